@@ -1,0 +1,33 @@
+# Two doors: `make demo` and `make test`. Both build the environment first, once.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint docs benchmark clean
+
+demo: .venv/ready  ## two networks on scikit-learn's digits, rich beside lazy
+	$(BIN)/lazyrich demo --out lazyrich-demo
+
+test: lint docs  ## everything that must hold: style, types, documentation, tests
+	$(BIN)/python -m pytest -q
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+docs: .venv/ready
+	$(BIN)/mkdocs build --strict --quiet
+
+benchmark: .venv/ready  ## the tables of docs/d-lr.md, about ten minutes
+	$(BIN)/python benchmarks/estimator.py
+	$(BIN)/python benchmarks/rank_cut.py
+	$(BIN)/python benchmarks/memory.py
+
+.venv/ready: requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+clean:
+	rm -rf .venv lazyrich-demo site

@@ -1,0 +1,48 @@
+"""Rich or lazy? Measures in one call whether a neural network trains in the rich or the lazy regime.
+
+>>> import torch, lazyrich
+>>> _ = torch.manual_seed(0)
+>>> model = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.Tanh(), torch.nn.Linear(32, 3))
+>>> result = lazyrich.measure(model, torch.randn(512, 8))
+>>> 0 <= result.low_rank <= 1
+True
+"""
+
+from importlib.metadata import version as _version
+
+from . import functional
+from .errors import (
+    CheckpointError,
+    DataError,
+    DegenerateError,
+    HeadError,
+    MissingExtraError,
+    NonFiniteError,
+    RankWarning,
+)
+from .functional import FeatureSpectrum, LowRankEstimate, NeuralCollapse
+from .gram import Gram
+from .measure import collect, measure
+from .richness import Richness, load, table
+
+__version__ = _version("lazyrich")
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "DegenerateError",
+    "FeatureSpectrum",
+    "Gram",
+    "HeadError",
+    "LowRankEstimate",
+    "MissingExtraError",
+    "NeuralCollapse",
+    "NonFiniteError",
+    "RankWarning",
+    "Richness",
+    "collect",
+    "functional",
+    "load",
+    "measure",
+    "table",
+]

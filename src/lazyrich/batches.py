@@ -1,0 +1,195 @@
+"""The one way in for data: anything a user would pass becomes a stream of `Batch`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from .errors import DataError
+
+PAIR_BATCH = 256  # batch size where whole tensors are given
+IGNORED_LABEL = -100  # what PyTorch's losses ignore
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors inside nested tuples, lists, mappings and dataclasses, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for f in fields(value):
+            yield from tensors_in(getattr(value, f.name))
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {key: _moved(item, device) for key, item in value.items()}
+    if callable(getattr(value, "to", None)):  # a PackedSequence, a graph batch
+        return value.to(device)
+    if isinstance(value, (tuple, list)):
+        return _rebuilt(value, (_moved(item, device) for item in value))
+    return value
+
+
+def _rebuilt(like: Any, items: Iterable[Any]) -> Any:
+    """A tuple, list or named tuple with other items."""
+    return type(like)(*items) if hasattr(like, "_fields") else type(like)(items)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the model is called with, and the targets if there are any."""
+
+    inputs: Any
+    targets: Tensor | None
+
+    def feed(self, model: nn.Module) -> Any:
+        """Calls the model: mappings as keyword arguments, tuples and lists as positional ones."""
+        try:
+            if isinstance(self.inputs, Mapping):
+                return model(**self.inputs)
+            if isinstance(self.inputs, (tuple, list)):
+                return model(*self.inputs)
+            return model(self.inputs)
+        except RuntimeError as error:
+            given = {x.dtype for x in tensors_in(self.inputs) if x.is_floating_point()}
+            held = {x.dtype for x in model.parameters() if x.is_floating_point()}
+            if given and held and not given & held and "dtype" in str(error):
+                names = ", ".join(str(t) for t in given)
+                raise TypeError(
+                    f"data: the inputs are {names} and the model's parameters {', '.join(str(t) for t in held)}; "
+                    "convert one of them, or measure under torch.autocast"
+                ) from error
+            raise
+
+    def sample_targets(self, samples: int) -> Tensor | None:
+        """Targets, one for each sample: (n,) whole numbers or (n, T) real."""
+        if self.targets is None:
+            return None
+        targets = self.targets
+        if targets.ndim == 0:
+            targets = targets.unsqueeze(0)
+        if len(targets) != samples:
+            raise DataError(
+                f"the targets of this batch have shape {tuple(targets.shape)}, its outputs {samples} rows; "
+                "inputs and targets must have the same length"
+            )
+        if targets.ndim == 2 and targets.shape[1] == 1 and not targets.is_floating_point():
+            targets = targets[:, 0]
+        if targets.ndim > 2:
+            raise DataError(f"targets must have shape (n,) or (n, T), got {tuple(targets.shape)}; flatten them")
+        return targets
+
+    def position_targets(self, samples: int, places: int) -> tuple[Tensor | None, Tensor | None]:
+        """Targets of every place (token, pixel), if given so, and which places count (None: all)."""
+        keep = None
+        if isinstance(self.inputs, Mapping):
+            mask = self.inputs.get("attention_mask")
+            if isinstance(mask, Tensor) and mask.shape == (samples, places):
+                keep = mask.flatten() > 0
+            return None, keep  # language models shift their labels inside: they do not belong to these places
+        if self.targets is None or self.targets.is_floating_point() or self.targets.numel() != samples * places:
+            return None, keep
+        targets = self.targets.flatten()
+        return targets, targets != IGNORED_LABEL
+
+
+def is_one_shot(data: object) -> bool:
+    """Whether the data can be gone through only once."""
+    return isinstance(data, Iterator)
+
+
+def batches(data: Any, device: torch.device, num_samples: int | None = None) -> Iterator[Batch]:
+    """Batches on a device, cut after ``num_samples``.
+
+    ``data`` is a DataLoader or any iterable of batches, a tensor of inputs, or a tuple (inputs, targets) of tensors. A batch is
+    a tensor, a pair (inputs, targets), or a mapping as Transformers models take it, with the targets under "labels".
+    """
+    if num_samples is not None and num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    seen = 0
+    for item in _stream(data):
+        batch = _batch(_moved(item, device))
+        if num_samples is not None:
+            size = _length(batch.inputs)
+            if seen + size > num_samples:
+                batch = _cut(batch, size, num_samples - seen)
+                size = num_samples - seen
+            seen += size
+        yield batch
+        if num_samples is not None and seen >= num_samples:
+            return
+
+
+def _stream(data: Any) -> Iterable[Any]:
+    if isinstance(data, Tensor):
+        return data.split(PAIR_BATCH)
+    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(x, Tensor) for x in data):
+        inputs, targets = data
+        if len(inputs) != len(targets):
+            raise DataError(f"data: {len(inputs)} inputs and {len(targets)} targets; they must have the same length")
+        return zip(inputs.split(PAIR_BATCH), targets.split(PAIR_BATCH), strict=True)
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        raise TypeError("data is a Dataset of single samples: wrap it in torch.utils.data.DataLoader(dataset, batch_size=256)")
+    if isinstance(data, Mapping):
+        return [data]
+    if not isinstance(data, Iterable):
+        raise TypeError(f"data must be a DataLoader, an iterable of batches or a pair of tensors, got {type(data).__name__}")
+    return data
+
+
+def _batch(item: Any) -> Batch:
+    if isinstance(item, Tensor):
+        return Batch(item, None)
+    if isinstance(item, Mapping):
+        labels = item.get("labels")
+        return Batch(item, labels if isinstance(labels, Tensor) else None)
+    if isinstance(item, (tuple, list)):
+        if len(item) == 1:
+            return Batch(item[0], None)
+        if len(item) == 2 and (item[1] is None or isinstance(item[1], Tensor)):
+            return Batch(item[0], item[1])
+        kinds = ", ".join(type(x).__name__ for x in item)
+        raise DataError(
+            f"a batch is a tensor, a pair (inputs, targets) with tensor targets, or a mapping; got ({kinds}). Map it first, as in "
+            "((x, y) for x, y, *_ in loader)"
+        )
+    raise TypeError(f"a batch must be a tensor, a pair or a mapping, got {type(item).__name__}")
+
+
+def _length(value: Any) -> int:
+    first = next(tensors_in(value), None)
+    if first is None or first.ndim == 0:
+        raise DataError("num_samples needs batches whose first dimension counts samples")
+    return len(first)
+
+
+def _cut(batch: Batch, size: int, keep: int) -> Batch:
+    def cut(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[:keep] if value.ndim and len(value) == size else value
+        if isinstance(value, Mapping):
+            return {key: cut(item) for key, item in value.items()}
+        if isinstance(value, (tuple, list)):
+            return _rebuilt(value, (cut(item) for item in value))
+        return value
+
+    return Batch(cut(batch.inputs), None if batch.targets is None else batch.targets[:keep])
+
+
+def loader_shuffles(data: Any) -> bool:
+    """Whether a DataLoader draws its samples in random order, so that weights given in order would not fit."""
+    sampler = getattr(data, "sampler", None) if isinstance(data, DataLoader) else None
+    return isinstance(sampler, (torch.utils.data.RandomSampler, torch.utils.data.WeightedRandomSampler))

@@ -1,0 +1,30 @@
+"""The command line: a thin door that parses, calls and prints."""
+
+from __future__ import annotations
+
+import sys
+
+from ._extras import needs
+from .errors import CheckpointError, DataError, HeadError, MissingExtraError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of ``lazyrich``; returns the exit status."""
+    try:
+        tyro = needs("tyro", "cli")
+        from .commands import demo, measure
+
+        tyro.extras.subcommand_cli_from_dict(
+            {"demo": demo, "measure": measure},
+            prog="lazyrich",
+            description="Tells whether a neural network trains in the rich or the lazy regime.",
+            args=argv,
+        )
+    except (DataError, HeadError, CheckpointError, MissingExtraError, TypeError, ValueError, OSError) as error:
+        print(f"lazyrich: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,83 @@
+"""The commands of the command line; a module of its own because their types need tyro."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from torch import nn
+from tyro.conf import Positional, arg
+
+from .checkpoint import load_checkpoint
+from .demo import run_demo
+from .errors import DataError
+from .measure import measure as measure_model
+from .richness import Richness
+
+
+def demo(
+    out: Annotated[Path, arg(help="Folder for the figure and the results.", metavar="DIR")] = Path("lazyrich-demo"),
+    seed: Annotated[int, arg(help="Seed of both networks.")] = 0,
+    progress: Annotated[bool, arg(help="Show a progress bar.")] = True,
+) -> None:
+    """Trains two networks on scikit-learn's digits, one in full and one with its last layer alone, and measures both."""
+    run_demo(out, seed=seed, progress=progress)
+
+
+def measure(
+    model: Annotated[Positional[str], arg(help="Function that builds the model, as package.module:function.", metavar="MODEL")],
+    data: Annotated[str, arg(help="Function that builds the data loader, as package.module:function.", metavar="DATA")],
+    checkpoint: Annotated[
+        Path | None, arg(help="Weights to load, .pt or .safetensors; without it the model is measured as built.", metavar="FILE")
+    ] = None,
+    head: Annotated[
+        str | None, arg(help="Dotted name of the last linear layer; found by itself if not given.", metavar="NAME")
+    ] = None,
+    num_samples: Annotated[int | None, arg(help="Stop after this many samples.", metavar="N")] = None,
+    nc4: Annotated[bool, arg(help="Also compute NC4, which takes a second pass over the data.")] = False,
+    device: Annotated[str | None, arg(help="Where to run, such as cuda:0; by default where the model is.")] = None,
+    out: Annotated[
+        Path | None, arg(help="Folder for richness.json and richness.png; nothing is written without it.", metavar="DIR")
+    ] = None,
+    progress: Annotated[bool, arg(help="Show a progress bar.")] = True,
+) -> None:
+    """Measures a network of your own: rich or lazy?"""
+    network = _built(model, "MODEL")
+    if not isinstance(network, nn.Module):
+        raise DataError(f"MODEL: {model} gave a {type(network).__name__}, not a torch.nn.Module")
+    if checkpoint is not None:
+        load_checkpoint(network, checkpoint)
+    loader = _built(data, "--data")
+    result = measure_model(
+        network, loader, head=head, num_samples=num_samples, nc4=nc4, device=device, progress=progress
+    )  # fmt: skip
+    print(result)
+    if out is not None:
+        _write(result, out)
+
+
+def _built(where: str, argument: str) -> Any:
+    """Calls the function that ``package.module:function`` names; modules of the current folder are found too."""
+    module_name, colon, function_name = where.partition(":")
+    if not colon or not module_name or not function_name:
+        raise DataError(f"{argument} must be package.module:function, got {where!r}")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise DataError(f"{argument}: cannot import {module_name!r} ({error}); run from the folder that holds it") from error
+    if not callable(getattr(module, function_name, None)):
+        names = ", ".join(n for n in vars(module) if callable(getattr(module, n)) and not n.startswith("_")) or "none"
+        raise DataError(f"{argument}: {module_name} has no function {function_name!r}; it has: {names}")
+    return getattr(module, function_name)()
+
+
+def _write(result: Richness, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    result.save(out / "richness.json")
+    result.plot(out / "richness.png")
+    print(f"\nFigure and result: {out}")

@@ -1,0 +1,302 @@
+"""The low-rank measure D_LR: how far the feature kernel is from the least one that could compute the outputs."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..errors import DegenerateError, RankWarning
+from ..gram import Gram
+from ._inputs import as_gram
+from ._span import Span, span_of, varies
+
+Reference = Literal["projection", "balanced", "outputs"]
+_POWER: dict[str, float] = {"projection": 1.0, "balanced": 0.5, "outputs": 0.0}
+BAND = (1e-3, 1e-2, 1e-1)
+BAND_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class LowRankEstimate:
+    """D_LR with what is needed to judge it.
+
+    Attributes:
+        value: plug-in D_LR, as the paper defines it, in [0, 1].
+        corrected: the value with its sampling bias removed (may be a little under 0); None without retained rows.
+        stderr: standard error of ``corrected``; a 95 % interval is ``corrected ± 1.96 stderr``.
+        rank: dimension of the span of the outputs that was used.
+        band: {rtol: D_LR with output directions under rtol × the largest left out}.
+        isotropic: D_LR of structureless features (covariance ∝ identity) of this width with the same output span.
+        singular_values: of the outputs over √n, descending.
+        num_samples: rows used.
+        warning: a sentence where the band disagrees by more than 0.02, else None.
+    """
+
+    value: float
+    corrected: float | None
+    stderr: float | None
+    rank: int
+    band: dict[float, float]
+    isotropic: float
+    singular_values: tuple[float, ...]
+    num_samples: int
+    warning: str | None
+
+    def __str__(self) -> str:
+        error = "" if self.stderr is None else f" (corrected {self.corrected:.4f} ± {self.stderr:.4f})"
+        return f"D_LR {self.value:.4f}{error}, rank {self.rank}, isotropic {self.isotropic:.3f}, n = {self.num_samples:,}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self) | {"band": {str(rtol): value for rtol, value in self.band.items()}}
+
+
+def low_rank_measure(
+    features: Tensor | Gram,
+    outputs: Tensor | None = None,
+    *,
+    weights: Tensor | None = None,
+    rtol: float | None = None,
+    ridge: bool = False,
+    reference: Reference = "projection",
+) -> Tensor:
+    r"""The low-rank measure D_LR = 1 - CKA(T, T_MP): 0 is as rich as can be, larger is lazier.
+
+    T = Σ_k|Φ_k⟩⟨Φ_k| is the feature kernel, T_MP the projection on the span Ĥ of the outputs. With
+    S_c, A_c the covariances of the features and of features with outputs, and B, B_c the uncentred and centred second
+    moments of the outputs:
+
+        D_LR = 1 - Tr(B⁺ A_cᵀ A_c) / (‖S_c‖_F · sqrt(Tr((B⁺ B_c)²)))
+
+    Labels, accuracy and the initial network play no part.
+
+    Args:
+        features: (n, p) input of the last linear layer; or a :class:`~lazyrich.Gram` that holds features and outputs.
+        outputs: (n, C) or (n,) outputs of the last linear layer.
+        weights: (n,) not negative, any scale; None weighs all samples alike.
+        rtol: output directions with a singular value of at most ``rtol`` × the largest are left out. By default those
+            that are rounding of the activations; see :mod:`lazyrich.functional`.
+        ridge: replace B⁺ by (B + λI)⁻¹ with λ = (rtol · largest singular value)², a smooth cut; needs ``rtol``.
+        reference: "projection" (the paper), "balanced" (the minimum-norm kernel of these outputs, B^{-1/2} for B⁺)
+            or "outputs" (plain CKA of features with outputs).
+
+    Returns:
+        0-d float64 tensor in [0, 1].
+
+    Raises:
+        DataError: shapes that do not match, fewer than two samples, bad weights.
+        NonFiniteError: NaN or infinity.
+        DegenerateError: constant features or constant outputs.
+
+    Reference:
+        Nam et al., arXiv 2410.04264, section 3.
+
+    Example:
+        Features that are the outputs, turned and shifted, give 0; isotropic features give 1 - sqrt(r/p):
+
+        >>> import torch
+        >>> x = torch.tensor([[1., 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=torch.float64)
+        >>> outputs = x[:, 1:3]
+        >>> rotation = torch.tensor([[0.6, 0.8], [-0.8, 0.6]], dtype=torch.float64)
+        >>> abs(round(low_rank_measure(outputs @ rotation + 7, outputs).item(), 12))
+        0.0
+        >>> low_rank_measure(x[:, 1:], outputs)  # 1 - sqrt(2/3)
+        tensor(0.1835, dtype=torch.float64)
+    """
+    gram = as_gram(features, outputs, weights=weights, needs=("outputs",))
+    if reference not in get_args(Reference):
+        raise ValueError(f"reference must be one of {', '.join(get_args(Reference))}, got {reference!r}")
+    if ridge and not rtol:
+        raise ValueError("ridge=True needs rtol, which sets its strength: λ = (rtol · largest singular value)²")
+    damping = 0.0
+    span = span_of(gram, "outputs", None if ridge else rtol)
+    if ridge and rtol:
+        damping = (rtol * float(span.singular_values[0])) ** 2
+    return _measure(gram, span, _POWER[reference], damping)
+
+
+def low_rank_estimate(
+    features: Tensor | Gram,
+    outputs: Tensor | None = None,
+    *,
+    weights: Tensor | None = None,
+    rtol: float | None = None,
+    retain: int = 1024,
+) -> LowRankEstimate:
+    """D_LR with its bias-corrected value, standard error, rank, band over ``rtol`` and isotropic reference.
+
+    The plug-in value is biased upward unless n ≫ p. The corrected value replaces ‖S_c‖_F² by the unbiased estimate of
+    tr(Σ²) with unknown mean (Himeno & Yamada 2014), then removes the rest by the delete-one jackknife in closed form,
+    evaluated on at most ``retain`` rows; the standard error is the jackknife's. ``corrected`` and ``stderr`` are None
+    with fewer than 8 samples or without retained rows.
+
+    Args:
+        features, outputs, weights, rtol: as for :func:`low_rank_measure`.
+        retain: rows on which the jackknife is evaluated (ignored for a Gram, which has its own).
+
+    Raises:
+        As :func:`low_rank_measure`.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(4096, 64, generator=torch.Generator().manual_seed(0))
+        >>> estimate = low_rank_estimate(x, x[:, :4])  # isotropic: 1 - sqrt(4/64) = 0.75
+        >>> abs(estimate.corrected - 0.75) < 3 * estimate.stderr < 0.01
+        True
+    """
+    gram = as_gram(features, outputs, weights=weights, retain=retain, needs=("outputs",))
+    span = span_of(gram, "outputs", rtol)
+    value = float(_measure(gram, span))
+    corrected, stderr = _jackknife(gram, span)
+    band = low_rank_band(gram)
+    return LowRankEstimate(
+        value=value,
+        corrected=corrected,
+        stderr=stderr,
+        rank=span.rank,
+        band=band,
+        isotropic=isotropic_reference(span, gram.widths["features"]),
+        singular_values=tuple(span.singular_values.tolist()),
+        num_samples=gram.count,
+        warning=_band_warning(value, band),
+    )
+
+
+def low_rank_band(gram: Gram) -> dict[float, float]:
+    """{rtol: D_LR} at 1e-3, 1e-2, 1e-1: how much hangs on output directions that carry little."""
+    return {rtol: float(_measure(gram, span_of(gram, "outputs", rtol))) for rtol in BAND}
+
+
+def isotropic_reference(span: Span, num_features: int, power: float = 1.0) -> float:
+    """D_LR of features with covariance ∝ I: 1 - Tr(M)/(sqrt(p)‖M‖_F), M the centred reference kernel.
+
+    For the projection this is 1 - sqrt(r/p), r the centred rank, when the constant function lies in the span or is
+    orthogonal to it, and lies between the values of the two ranks otherwise.
+    """
+    centred = _centred_reference(span, power)
+    return float(1 - centred.trace() / (math.sqrt(num_features) * torch.linalg.matrix_norm(centred)))
+
+
+def _centred_reference(span: Span, power: float, damping: float = 0.0) -> Tensor:
+    """QT'Q of T' = Σ|f⟩B^{-γ}⟨f| in an orthogonal basis of Ĥ."""
+    strength = _strength(span, power, damping)
+    return strength.unsqueeze(1) * span.basis_covariance * strength
+
+
+def _strength(span: Span, power: float, damping: float) -> Tensor:
+    d = span.singular_values[: span.rank]
+    return d * (d.square() + damping) ** (-power / 2)
+
+
+def _measure(gram: Gram, span: Span, power: float = 1.0, damping: float = 0.0) -> Tensor:
+    if not varies(gram, "outputs"):
+        raise DegenerateError("outputs are constant over the samples: D_LR is undefined; the network computes one value")
+    if not varies(gram, "features"):
+        raise DegenerateError(
+            "features are constant over the samples (dead): D_LR is undefined; "
+            "look for saturated or dead units before the last layer"
+        )
+    covariance = gram.block("features", "outputs", centered=True)
+    numerator = (covariance @ span.to_basis * _strength(span, power, damping)).square().sum()
+    features = torch.linalg.matrix_norm(gram.block("features", "features", centered=True))
+    value = 1 - numerator / (features * torch.linalg.matrix_norm(_centred_reference(span, power, damping)))
+    if not -1e-6 < float(value) <= 1 + 1e-6:  # Cauchy-Schwarz: anything else is a fault here, not a result
+        raise ArithmeticError(f"D_LR = {float(value)} lies outside [0, 1]; please report this with the data")
+    return value.clamp(0, 1)
+
+
+def _band_warning(value: float, band: dict[float, float]) -> str | None:
+    if max(abs(other - value) for other in band.values()) <= BAND_TOLERANCE:
+        return None
+    listed = ", ".join(f"{other:.3f} at rtol {rtol:g}" for rtol, other in band.items())
+    text = (
+        f"D_LR = {value:.3f} hangs on output directions that carry little: {listed}. "
+        "Report the band, or compare the balanced reference, which does not count directions."
+    )
+    warnings.warn(text, RankWarning, stacklevel=3)
+    return text
+
+
+def _jackknife(gram: Gram, span: Span) -> tuple[float | None, float | None]:
+    """Bias-corrected D_LR and its standard error, by deleting one sample at a time in closed form.
+
+    In the basis g = f·to_basis, where B = I, deleting sample i (weight w) scales what is left by 1 + δ, δ = w/(1-w):
+
+        Cov' = (1+δ)(Cov - δ x̃ g̃ᵀ),  B'⁻¹ = (I + κ g gᵀ)/(1+δ),  κ = w/(1 - w‖g‖²),  u' = (1+δ)u - δ g
+
+    so the numerator ‖Cov B^{-1/2}‖² and s = u'ᵀB'⁻¹u' (with ‖QPQ‖² = r - 2s + s²) follow from a handful of scalar
+    products for each sample. The bias is the mean of what the first-order term does not explain.
+    """
+    n = gram.effective_count
+    if not gram.retain or n < 8:
+        return None, None
+    rows, w = gram.retained()
+    x, f = rows["features"], rows["outputs"]
+    share = gram.count / len(x)  # each retained row stands for this many
+    covariance = gram.block("features", "features", centered=True)
+    loadings = gram.block("features", "outputs", centered=True) @ span.to_basis  # G
+    u, r = span.basis_mean, span.rank
+    numerator, s = loadings.square().sum(), u.square().sum()
+    norm2 = _unbiased_squared_norm(covariance, gram.fourth_moment(), n)
+    if norm2 <= 0 or numerator <= 0:
+        return None, None
+
+    g = f @ span.to_basis
+    centred = g - u
+    x_loadings, g_loadings = x @ loadings, g @ loadings.T
+    xx = x.square().sum(1)
+    xg, xc = (x_loadings * g).sum(1), (x_loadings * centred).sum(1)
+    gg, gc, cc = g.square().sum(1), (g * centred).sum(1), centred.square().sum(1)
+    ug, explained = g @ u, g_loadings.square().sum(1)
+    leverage = w * gg
+    if bool((leverage >= 1 - 1e-9).any()):  # a sample that alone carries a direction cannot be left out
+        return None, None
+
+    delta, kappa = w / (1 - w), w / (1 - leverage)
+    numerator_out = (1 + delta) * (
+        numerator
+        - 2 * delta * xc
+        + delta.square() * xx * cc
+        + kappa * (explained - 2 * delta * xg * gc + delta.square() * xx * gc.square())
+    )
+    s_out = (
+        (1 + delta).square() * s
+        - 2 * (1 + delta) * delta * ug
+        + delta.square() * gg
+        + kappa * ((1 + delta) * ug - delta * gg).square()
+    ) / (1 + delta)
+    reference, reference_out = r - 2 * s + s.square(), r - 2 * s_out + s_out.square()
+    alignment = (((x @ covariance) * x).sum(1) - w * xx.square()) / (1 - w)
+    norm2_out = norm2 + 2 * w * n / (n - 2) * (norm2 - alignment)
+    if bool((norm2_out <= 0).any()):
+        return None, None
+
+    kept = numerator / (norm2 * reference).sqrt()
+    kept_out = numerator_out / (norm2_out * reference_out).sqrt()
+    first_order = kept * (
+        (2 * xc - explained - numerator) / numerator
+        - (alignment - norm2) / norm2
+        - (s - 1) * (2 * ug - s - ug.square()) / reference
+    )
+    bias = share * ((1 - w) * (kept_out - kept + delta * first_order)).sum()
+    influence = (kept_out - kept) / delta
+    influence = influence - (w * influence).sum() / w.sum()
+    variance = share * ((1 - w) * (delta * influence).square()).sum()
+    return float(1 - (kept - bias)), float(variance.sqrt())
+
+
+def _unbiased_squared_norm(covariance: Tensor, fourth_moment: float, n: float) -> Tensor:
+    """tr(Σ²) without bias under any distribution, mean unknown (Himeno & Yamada 2014, J. Multivariate Anal. 130).
+
+    ``covariance`` is the plug-in (divided by n), ``fourth_moment`` is Σ wᵢ²‖xᵢ-x̄‖⁴; with weights n is Kish's size.
+    """
+    unbiased = covariance * (n / (n - 1))
+    q = fourth_moment * n**2 / (n - 1)
+    return (n - 1) / (n * (n - 2) * (n - 3)) * (
+        (n - 1) * (n - 2) * unbiased.square().sum() + unbiased.trace().square() - n * q
+    )

@@ -1,0 +1,62 @@
+"""Slow and independent: n×n kernels, explicit centring, float64 NumPy. Shares no code with the package."""
+
+import numpy as np
+
+
+def d_lr(features, outputs, weights=None, *, eps=2.0**-52, rtol=None, power=1.0, ridge=False):
+    """1 - Tr(HKH·HK'H)/(‖HKH‖‖HK'H‖) with K = ΦΦᵀ and K' the reference kernel of the outputs, in weighted L²."""
+    x, f = np.asarray(features, dtype=np.float64), np.asarray(outputs, dtype=np.float64)
+    f = f.reshape(len(f), -1)
+    n = len(x)
+    w = np.full(n, 1 / n) if weights is None else np.asarray(weights, dtype=np.float64) / np.asarray(weights, dtype=np.float64).sum()
+    root = np.sqrt(w)
+    x, f = root[:, None] * x, root[:, None] * f
+    u, s, _ = np.linalg.svd(f, full_matrices=False)
+    if rtol is None or ridge:
+        cut = max((4 if eps > 1e-5 else 50) * eps * np.sqrt((f**2).sum() / f.shape[1]), 1e-7 * s[0])
+    else:
+        cut = max(rtol, 1e-7) * s[0]
+    u, s = u[:, s > cut], s[s > cut]
+    strength = s**2 * (s**2 + ((rtol * s[0]) ** 2 if ridge else 0.0)) ** -power  # f B^{-γ} f in the basis u
+    reference = (u * strength) @ u.T
+    centring = np.eye(n) - np.outer(root, root)  # the constant function is the vector of root weights
+    k = centring @ x
+    k = k @ k.T
+    reference = centring @ reference @ centring
+    return 1 - np.sum(k * reference) / (np.linalg.norm(k) * np.linalg.norm(reference))
+
+
+def neural_collapse(features, labels, head_weight=None, head_bias=None):
+    """NC1-NC4 in two passes over the samples, class by class, with NumPy's pseudo-inverse."""
+    x, y = np.asarray(features, dtype=np.float64), np.asarray(labels)
+    classes = int(y.max()) + 1
+    overall = x.mean(0)
+    means = np.stack([x[y == c].mean(0) for c in range(classes)])
+    within = np.zeros((x.shape[1], x.shape[1]))
+    for row, c in zip(x, y, strict=True):
+        within += np.outer(row - means[c], row - means[c]) / len(x)
+    m = means - overall
+    between = m.T @ m / classes
+    nc1 = np.trace(within @ np.linalg.pinv(between, rcond=1e-12, hermitian=True)) / classes
+    norms = np.linalg.norm(m, axis=1)
+    angles = [
+        abs(m[a] @ m[b] / norms[a] / norms[b] + 1 / (classes - 1)) for a in range(classes) for b in range(a + 1, classes)
+    ]
+    result = {"nc1": nc1, "nc2_equinorm": norms.std() / norms.mean(), "nc2_equiangular": np.mean(angles)}
+    if head_weight is not None:
+        w = np.asarray(head_weight, dtype=np.float64)
+        result["nc3"] = np.linalg.norm(w / np.linalg.norm(w) - m / np.linalg.norm(m))
+        answers = (x @ w.T + (0 if head_bias is None else np.asarray(head_bias))).argmax(1)
+        nearest = ((x[:, None] - means) ** 2).sum(-1).argmin(1)
+        result["nc4"] = np.mean(answers != nearest)
+    return result
+
+
+def held_out_quality(train, test, targets):
+    """Share of the target space in the span of the first k training eigenfunctions on the test samples, by QR."""
+    _, s, vt = np.linalg.svd(train / np.sqrt(len(train)), full_matrices=False)
+    functions = test @ vt.T / s / np.sqrt(len(test))
+    basis, _ = np.linalg.qr(functions)
+    u, t, _ = np.linalg.svd(targets / np.sqrt(len(test)), full_matrices=False)
+    u = u[:, t > 1e-7 * t[0]]
+    return np.cumsum(((basis.T @ u) ** 2).sum(1)) / u.shape[1]
