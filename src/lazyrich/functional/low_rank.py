@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import DegenerateError, RankWarning
 from ..gram import Gram
 from ._inputs import as_gram
+from ._jackknife import jackknifed
 from ._span import Span, span_of, varies
 
 Reference = Literal["projection", "balanced", "outputs"]
@@ -28,7 +29,8 @@ class LowRankEstimate:
     Attributes:
         value: plug-in D_LR, as the paper defines it, in [0, 1].
         corrected: the value with its sampling bias removed (may be a little under 0); None without retained rows.
-        stderr: standard error of ``corrected``; a 95 % interval is ``corrected ± 1.96 stderr``.
+        stderr: standard error of ``corrected``.
+        interval: 95 % confidence interval around ``corrected``, a little wider than ± 1.96 stderr where few samples decide.
         rank: dimension of the span of the outputs that was used.
         band: {rtol: D_LR with output directions under rtol × the largest left out}.
         isotropic: D_LR of structureless features (covariance ∝ identity) of this width with the same output span.
@@ -40,6 +42,7 @@ class LowRankEstimate:
     value: float
     corrected: float | None
     stderr: float | None
+    interval: tuple[float, float] | None
     rank: int
     band: dict[float, float]
     isotropic: float
@@ -132,8 +135,8 @@ def low_rank_estimate(
 
     The plug-in value is biased upward unless n ≫ p. The corrected value replaces ‖S_c‖_F² by the unbiased estimate of
     tr(Σ²) with unknown mean (Himeno & Yamada 2014), then removes the rest by the delete-one jackknife in closed form,
-    evaluated on at most ``retain`` rows; the standard error is the jackknife's. ``corrected`` and ``stderr`` are None
-    with fewer than 8 samples or without retained rows.
+    evaluated on at most ``retain`` rows; the standard error is the jackknife's, less what it counts twice (Efron & Stein
+    1981). ``corrected``, ``stderr`` and ``interval`` are None with fewer than 8 samples or without retained rows.
 
     Args:
         features, outputs, weights, rtol: as for :func:`low_rank_measure`.
@@ -152,12 +155,13 @@ def low_rank_estimate(
     gram = as_gram(features, outputs, weights=weights, retain=retain, needs=("outputs",))
     span = span_of(gram, "outputs", rtol)
     value = float(_measure(gram, span))
-    corrected, stderr = _jackknife(gram, span)
+    jackknife = jackknifed(gram, span)
     band = low_rank_band(gram)
     return LowRankEstimate(
         value=value,
-        corrected=corrected,
-        stderr=stderr,
+        corrected=None if jackknife is None else jackknife.corrected,
+        stderr=None if jackknife is None else jackknife.stderr,
+        interval=None if jackknife is None else jackknife.interval,
         rank=span.rank,
         band=band,
         isotropic=isotropic_reference(span, gram.widths["features"]),
@@ -220,83 +224,3 @@ def _band_warning(value: float, band: dict[float, float]) -> str | None:
     )
     warnings.warn(text, RankWarning, stacklevel=3)
     return text
-
-
-def _jackknife(gram: Gram, span: Span) -> tuple[float | None, float | None]:
-    """Bias-corrected D_LR and its standard error, by deleting one sample at a time in closed form.
-
-    In the basis g = f·to_basis, where B = I, deleting sample i (weight w) scales what is left by 1 + δ, δ = w/(1-w):
-
-        Cov' = (1+δ)(Cov - δ x̃ g̃ᵀ),  B'⁻¹ = (I + κ g gᵀ)/(1+δ),  κ = w/(1 - w‖g‖²),  u' = (1+δ)u - δ g
-
-    so the numerator ‖Cov B^{-1/2}‖² and s = u'ᵀB'⁻¹u' (with ‖QPQ‖² = r - 2s + s²) follow from a handful of scalar
-    products for each sample. The bias is the mean of what the first-order term does not explain.
-    """
-    n = gram.effective_count
-    if not gram.retain or n < 8:
-        return None, None
-    rows, w = gram.retained()
-    x, f = rows["features"], rows["outputs"]
-    share = gram.count / len(x)  # each retained row stands for this many
-    covariance = gram.block("features", "features", centered=True)
-    loadings = gram.block("features", "outputs", centered=True) @ span.to_basis  # G
-    u, r = span.basis_mean, span.rank
-    numerator, s = loadings.square().sum(), u.square().sum()
-    norm2 = _unbiased_squared_norm(covariance, gram.fourth_moment(), n)
-    if norm2 <= 0 or numerator <= 0:
-        return None, None
-
-    g = f @ span.to_basis
-    centred = g - u
-    x_loadings, g_loadings = x @ loadings, g @ loadings.T
-    xx = x.square().sum(1)
-    xg, xc = (x_loadings * g).sum(1), (x_loadings * centred).sum(1)
-    gg, gc, cc = g.square().sum(1), (g * centred).sum(1), centred.square().sum(1)
-    ug, explained = g @ u, g_loadings.square().sum(1)
-    leverage = w * gg
-    if bool((leverage >= 1 - 1e-9).any()):  # a sample that alone carries a direction cannot be left out
-        return None, None
-
-    delta, kappa = w / (1 - w), w / (1 - leverage)
-    numerator_out = (1 + delta) * (
-        numerator
-        - 2 * delta * xc
-        + delta.square() * xx * cc
-        + kappa * (explained - 2 * delta * xg * gc + delta.square() * xx * gc.square())
-    )
-    s_out = (
-        (1 + delta).square() * s
-        - 2 * (1 + delta) * delta * ug
-        + delta.square() * gg
-        + kappa * ((1 + delta) * ug - delta * gg).square()
-    ) / (1 + delta)
-    reference, reference_out = r - 2 * s + s.square(), r - 2 * s_out + s_out.square()
-    alignment = (((x @ covariance) * x).sum(1) - w * xx.square()) / (1 - w)
-    norm2_out = norm2 + 2 * w * n / (n - 2) * (norm2 - alignment)
-    if bool((norm2_out <= 0).any()):
-        return None, None
-
-    kept = numerator / (norm2 * reference).sqrt()
-    kept_out = numerator_out / (norm2_out * reference_out).sqrt()
-    first_order = kept * (
-        (2 * xc - explained - numerator) / numerator
-        - (alignment - norm2) / norm2
-        - (s - 1) * (2 * ug - s - ug.square()) / reference
-    )
-    bias = share * ((1 - w) * (kept_out - kept + delta * first_order)).sum()
-    influence = (kept_out - kept) / delta
-    influence = influence - (w * influence).sum() / w.sum()
-    variance = share * ((1 - w) * (delta * influence).square()).sum()
-    return float(1 - (kept - bias)), float(variance.sqrt())
-
-
-def _unbiased_squared_norm(covariance: Tensor, fourth_moment: float, n: float) -> Tensor:
-    """tr(Σ²) without bias under any distribution, mean unknown (Himeno & Yamada 2014, J. Multivariate Anal. 130).
-
-    ``covariance`` is the plug-in (divided by n), ``fourth_moment`` is Σ wᵢ²‖xᵢ-x̄‖⁴; with weights n is Kish's size.
-    """
-    unbiased = covariance * (n / (n - 1))
-    q = fourth_moment * n**2 / (n - 1)
-    return (n - 1) / (n * (n - 2) * (n - 3)) * (
-        (n - 1) * (n - 2) * unbiased.square().sum() + unbiased.trace().square() - n * q
-    )

@@ -100,7 +100,8 @@ def neural_collapse(
     if not bool(kept.any()):
         raise DataError("all class means are the same: neural collapse is undefined")
     left, singular = left[:, kept], singular[kept]
-    nc1 = ((left.T @ within * left.T).sum(1) / singular.square()).sum() / num_classes
+    spread = (left.T @ within * left.T).sum(1).clamp_min(0)  # a variance; under zero by rounding alone
+    nc1 = (spread / singular.square()).sum() / num_classes
 
     norms = centred.norm(dim=1)
     cosines = (centred @ centred.T) / torch.outer(norms, norms)

@@ -156,12 +156,13 @@ def _descending(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rank(gram: Gram, eigenvalues: Tensor) -> int:
-    """Eigenvalues above the rounding of the products (which are taken about the mean) and of the eigensolver."""
-    p, largest = len(eigenvalues), float(eigenvalues[0])
-    spread = float(gram.block("features", "features", centered=True).trace())
-    machine = torch.finfo(torch.float64).eps
+    """Eigenvalues above the rounding of the products (which are taken about the mean), activations and eigensolver."""
+    p = len(eigenvalues)
+    covariance = gram.block("features", "features", centered=True)
+    largest = torch.linalg.matrix_norm(covariance @ covariance).sqrt()  # within p^(1/4) of the largest eigenvalue
     activations = gram.eps("features") ** 2 * float(eigenvalues.sum()) / p
-    cut = max(8 * gram.product_eps * spread / max(1.0, p**0.5), 2 * p * machine * largest, activations)
+    solver = 2 * p * torch.finfo(torch.float64).eps * float(eigenvalues[0])
+    cut = max(16 * gram.product_eps * float(largest), activations, solver)
     return max(1, min(int((eigenvalues > cut).sum()), gram.count))
 
 

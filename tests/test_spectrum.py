@@ -1,0 +1,166 @@
+import math
+
+import numpy as np
+import pytest
+import reference
+import torch
+from cases import CASES
+
+from lazyrich import DataError, FeatureSpectrum, Gram
+from lazyrich.functional import feature_spectrum, held_out_quality, low_rank_measure
+
+pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@pytest.mark.parametrize("centered", [False, True])
+def test_contributions_sum_to_one_minus_d_lr(case, centered):
+    spectrum = feature_spectrum(case.features, case.outputs, weights=case.weights, centered=centered)
+    expected = 1 - low_rank_measure(case.features, case.outputs, weights=case.weights).item()
+    assert spectrum.contributions is not None
+    assert spectrum.contributions.sum() == pytest.approx(expected, abs=1e-12)
+    assert (spectrum.contributions >= 0).all()
+
+
+@pytest.mark.parametrize("centered", [False, True])
+def test_curves_against_the_kernel_matrix(centered):
+    """Eigenvectors of the n×n kernel are the eigenfunctions' values; projections by QR."""
+    x = normal(300, 12) * torch.linspace(2, 0.2, 12, dtype=torch.float64) + 1
+    f = x @ normal(12, 3, seed=1) + 0.2
+    t = normal(300, 2, seed=2) + x[:, :2]
+    spectrum = feature_spectrum(x, f, t, centered=centered)
+    k = (x - x.mean(0) if centered else x).numpy()
+    values, vectors = np.linalg.eigh(k @ k.T / 300)
+    values, vectors = values[::-1][:12], vectors[:, ::-1][:, :12]
+    np.testing.assert_allclose(spectrum.eigenvalues, values, rtol=1e-10)
+    np.testing.assert_allclose(spectrum.relative_eigenvalues, values / values[0], rtol=1e-10)
+    for curve, functions in ((spectrum.cumulative_quality, t), (spectrum.cumulative_utilization, f)):
+        basis = np.linalg.qr(functions.numpy())[0]
+        held = ((vectors.T @ basis) ** 2).sum(1)
+        np.testing.assert_allclose(curve, np.cumsum(held) / functions.shape[1], atol=1e-10)
+
+
+def test_closed_form_of_two_blocks():
+    """Features of strength 4 that the outputs use, of strength 1 that they do not; targets half in each."""
+    q = torch.linalg.qr(normal(100, 8) - normal(100, 8).mean(0)).Q * 10
+    x = q * torch.tensor([2.0] * 3 + [1.0] * 5, dtype=torch.float64)
+    spectrum = feature_spectrum(x, q[:, :3], torch.stack([q[:, 0], q[:, 4]], dim=1))
+    np.testing.assert_allclose(spectrum.relative_eigenvalues, [1] * 3 + [0.25] * 5)
+    np.testing.assert_allclose(spectrum.cumulative_utilization, [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1], atol=1e-12)
+    assert spectrum.cumulative_quality[2] == pytest.approx(0.5)
+    assert spectrum.cumulative_quality[7] == pytest.approx(1)
+    assert spectrum.rank == 8
+    assert (spectrum.output_rank, spectrum.target_rank) == (3, 2)
+
+
+def test_labels_span_their_classes():
+    labels = torch.arange(90) % 3
+    x = torch.nn.functional.one_hot(labels, 3).double() * 5
+    spectrum = feature_spectrum(x, targets=labels)
+    np.testing.assert_allclose(spectrum.cumulative_quality, [1 / 3, 2 / 3, 1], atol=1e-12)
+    assert spectrum.utilization is None
+    assert spectrum.contributions is None
+    assert spectrum.cumulative_utilization is None
+
+
+class TestRank:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("offset", [0.0, 100.0])
+    @pytest.mark.parametrize("rank", [1, 7, 50])
+    @pytest.mark.parametrize("n", [600, 4000])
+    def test_low_rank_features(self, dtype, offset, rank, n):
+        """Exactly rank-deficient about their mean, in exact arithmetic of small whole numbers."""
+        g = torch.Generator().manual_seed(rank)
+        x = torch.randint(-3, 4, (n, rank), generator=g).to(dtype)
+        mix = torch.randint(-3, 4, (rank, 128), generator=g).to(dtype)
+        features = x @ mix + offset
+        expected = np.linalg.matrix_rank(features.double().numpy())
+        assert feature_spectrum(features).rank == expected
+
+    def test_more_features_than_samples(self):
+        spectrum = feature_spectrum(normal(20, 50))
+        assert spectrum.rank == 20
+        assert feature_spectrum(normal(20, 50), centered=True).rank == 19
+
+    def test_curves_stay_within_one(self):
+        """Directions that are rounding must not be counted: float32 features of very unequal strength."""
+        x = normal(2000, 64).float() * torch.logspace(0, -9, 64)
+        f = x @ normal(64, 5, seed=1).float()
+        spectrum = feature_spectrum(x, f, f)
+        assert spectrum.rank < 64
+        for curve in (spectrum.cumulative_quality, spectrum.cumulative_utilization):
+            assert curve.max() <= 1 + 1e-5
+            assert curve[-1] == pytest.approx(1, abs=1e-3)
+            assert (np.diff(curve) >= 0).all()
+
+
+class TestHeldOut:
+    train, test = normal(400, 20) * torch.linspace(2, 0.1, 20) + 0.5, normal(300, 20, seed=5) * torch.linspace(2, 0.1, 20) + 0.5
+    targets = (test[:, :3] ** 2 + test[:, 4:7]).float().double()
+
+    def test_against_qr_on_the_test_samples(self):
+        quality = held_out_quality(feature_spectrum(self.train), self.test, self.targets)
+        expected = reference.held_out_quality(self.train.numpy(), self.test.numpy(), self.targets.numpy())
+        np.testing.assert_allclose(quality, expected, atol=1e-9)
+
+    def test_on_the_training_data_it_is_the_quality(self):
+        labels = torch.arange(400) % 4
+        for centered in (False, True):
+            spectrum = feature_spectrum(self.train, targets=labels, centered=centered)
+            np.testing.assert_allclose(held_out_quality(spectrum, self.train, labels), spectrum.cumulative_quality, atol=1e-10)
+
+    def test_fewer_test_samples_than_features(self):
+        quality = held_out_quality(feature_spectrum(self.train), self.test[:12], self.targets[:12])
+        assert quality[-1] == pytest.approx(1, abs=1e-9)  # 12 functions fit anything on 12 points
+        expected = reference.held_out_quality(self.train.numpy(), self.test[:12].numpy(), self.targets[:12].numpy())
+        np.testing.assert_allclose(quality[:12], expected[:12], atol=1e-9)
+
+    def test_errors(self):
+        spectrum = feature_spectrum(self.train)
+        with pytest.raises(DataError, match="spectrum has 20 features, these data 5"):
+            held_out_quality(spectrum, self.test[:, :5], self.targets)
+        with pytest.raises(DataError, match="needs targets"):
+            held_out_quality(spectrum, self.test)
+        with pytest.raises(DataError, match="no eigenvectors"):
+            held_out_quality(FeatureSpectrum.from_dict(spectrum.to_dict()), self.test, self.targets)
+
+
+def test_survives_a_file():
+    x = normal(50, 6)
+    spectrum = feature_spectrum(x, x[:, :2], torch.arange(50) % 3)
+    again = FeatureSpectrum.from_dict(spectrum.to_dict())
+    assert again.to_dict() == spectrum.to_dict()
+    np.testing.assert_array_equal(again.cumulative_quality, spectrum.cumulative_quality)
+
+
+def test_reads_as_text():
+    q = torch.linalg.qr(normal(100, 8)).Q * 10
+    text = str(feature_spectrum(q, q[:, :3]))
+    assert "features: 8, numerical rank 8" in text
+    assert "cumulative utilization: 1.000" in text
+
+
+def test_a_gram_gives_the_same():
+    x = normal(60, 5)
+    gram = Gram()
+    gram.update(x, x[:, :2])
+    np.testing.assert_array_equal(feature_spectrum(gram).contributions, feature_spectrum(x, x[:, :2]).contributions)
+
+
+def test_labels_out_of_range():
+    with pytest.raises(DataError, match="label -1 is out of range"):
+        feature_spectrum(normal(4, 2), targets=torch.tensor([0, 1, -1, 0]))
+
+
+def test_share_of_the_constant_function():
+    """Uncentred, a common mean is the first feature and the constant output lies in it."""
+    x = torch.full((100, 1), 3.0, dtype=torch.float64) + 0.0 * normal(100, 1)
+    x = torch.cat([x, torch.linalg.qr(normal(100, 1) - normal(100, 1).mean(0)).Q], dim=1)
+    x[:, 1] -= x[:, 1].mean()
+    spectrum = feature_spectrum(x, torch.ones(100, 1, dtype=torch.float64) * 2)
+    assert spectrum.cumulative_utilization[0] == pytest.approx(1, abs=1e-12)
+    assert math.isclose(spectrum.eigenvalues[0], 9, rel_tol=1e-12)
