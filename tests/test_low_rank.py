@@ -9,7 +9,8 @@ from reference import d_lr
 from torch.testing import assert_close
 
 from lazyrich import DataError, DegenerateError, Gram, NonFiniteError, RankWarning
-from lazyrich.functional import low_rank_estimate, low_rank_measure
+from lazyrich.functional import _jackknife, low_rank_estimate, low_rank_measure
+from lazyrich.functional._span import span_of
 
 one = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 
@@ -232,7 +233,7 @@ class TestCorrection:
             plug_in.append(estimate.value)
             corrected.append(estimate.corrected)
             errors.append(estimate.stderr)
-            inside += abs(estimate.corrected - truth) < 1.96 * estimate.stderr
+            inside += estimate.interval[0] < truth < estimate.interval[1]
         bias = sum(corrected) / 100 - truth
         assert abs(bias) < 0.004
         assert sum(plug_in) / 100 - truth > 3 * abs(bias)
@@ -275,12 +276,46 @@ class TestCorrection:
             first.append(closeness)
         leave_out = torch.stack(leave_out)
         estimate = low_rank_estimate(x, f)
-        stderr = ((n - 1) / n * (leave_out - leave_out.mean()).square().sum()).sqrt()
-        assert estimate.stderr == pytest.approx(stderr.item(), rel=1e-9)
+        spread = ((n - 1) / n * (leave_out - leave_out.mean()).square().sum()).sqrt().item()
+        assert spread / math.sqrt(2) <= estimate.stderr * (1 + 1e-9)  # at most half is counted twice
+        assert estimate.stderr < spread
         # the linear term of the norm does not average to zero exactly: 1/t · mean(closeness - t)
         drift = theta * (torch.stack(first).mean() - norm2) / norm2
         bias = (n - 1) * (leave_out.mean() - theta) - drift * (n - 1) / (n - 1)
         assert estimate.corrected == pytest.approx((1 - theta + bias).item(), rel=1e-6)
+
+    def test_the_pair_term_is_the_second_derivative(self):
+        """½ Σ w⁴ψ² with ψ from autograd: the mixed second derivatives of the numerator and of ‖S_c‖² in the samples' weights."""
+        g = torch.Generator().manual_seed(0)
+        n, p, c = 12, 5, 2
+        x = torch.randn(n, p, generator=g, dtype=torch.float64)
+        f = torch.randn(n, c, generator=g, dtype=torch.float64) + 1
+
+        def moments(extra):
+            w = (1 - extra.sum()) / n + extra
+            xc, fc = x - w @ x, f - w @ f
+            a, b = (xc.T * w) @ fc, (f.T * w) @ f
+            return torch.trace(torch.linalg.solve(b, a.T @ a)), ((xc.T * w) @ xc).square().sum()
+
+        zero = torch.zeros(n, dtype=torch.float64)
+        numerator, norm2 = moments(zero)
+        second = [torch.autograd.functional.hessian(lambda e, k=k: moments(e)[k], zero) for k in (0, 1)]
+        pairs = second[0] / numerator - second[1] / norm2 / 2
+        off = ~torch.eye(n, dtype=torch.bool)
+        expected = 0.5 * (pairs[off] - pairs[off].mean()).square().sum() / n**4
+
+        gram = Gram()
+        gram.update(x, f)
+        rows = _jackknife._rows(gram, span_of(gram, "outputs"))
+        alignment = ((rows.x @ rows.covariance) * rows.x).sum(1)
+        found = _jackknife._second_order_variance(rows, numerator, norm2, alignment)
+        assert_close(found, expected, rtol=1e-9, atol=0)
+
+    def test_the_interval_uses_students_quantile(self):
+        for freedom, quantile in ((3.0, 3.182446), (5.0, 2.570582), (10.0, 2.228139), (30.0, 2.042272), (1e9, 1.959964)):
+            low, high = _jackknife.Jackknife(0.5, 0.1, freedom).interval
+            assert high - 0.5 == pytest.approx(0.1 * quantile, rel=0.01)
+            assert 0.5 - low == pytest.approx(high - 0.5)
 
     def test_a_subset_of_rows_gives_nearly_the_same(self):
         g = torch.Generator().manual_seed(1)

@@ -238,7 +238,7 @@ def undisturbed(model: nn.Module, data: object, device: torch.device | str | Non
     modes = {module: module.training for module in model.modules()}
     places = {x.device for x in (*model.parameters(), *model.buffers())}
     home = next(iter(places), torch.device("cpu"))
-    target = home if device is None else torch.device(device)
+    target = home if device is None else _device(device)
     moves = bool(places) and places != {target} and device is not None
     if moves and len(places) > 1:
         raise DataError(f"device={device!s}: the model is spread over {sorted(map(str, places))}; leave device=None")
@@ -262,6 +262,13 @@ def undisturbed(model: nn.Module, data: object, device: torch.device | str | Non
         if "torch._dynamo" in sys.modules:  # compiled code does not run hooks that were added later
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield target
+
+
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise DataError(f"device={device!r} is not a device that PyTorch knows, such as cpu, cuda:0 or mps") from error
 
 
 def _generators(data: object) -> list[torch.Generator]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,11 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
     for prefix in _PREFIXES:
         if state and all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
+    before = {name: value.clone() for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
+        model.load_state_dict(before, strict=False)  # what fitted was copied before the error
         raise CheckpointError(f"checkpoint {path} does not fit {type(model).__name__}: {error}") from error
 
 
@@ -46,7 +49,9 @@ def _read(path: Path) -> Any:
         except Exception as error:  # safetensors raises its own and OSError kinds
             raise CheckpointError(f"checkpoint {path} is not a safetensors file: {error}") from error
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about the pickle protocol of files that are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).replace("\n", " ").split("Please file")[0][:600]
         raise CheckpointError(

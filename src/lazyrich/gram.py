@@ -379,14 +379,18 @@ class Gram:
         return float(self._about(-self._sum / self.weight_sum)["_quartic"]) / self.weight_sum**2
 
     def retained(self) -> tuple[dict[str, Tensor], Tensor]:
-        """The retained rows by block (float64, features measured from their mean) and their weights (of a sum of one)."""
+        """The retained rows by block (float64, features measured from their mean) and their weights (of a sum of one).
+
+        They come in the order of their hash, so that any first part of them is a uniform subset too.
+        """
         self._ready()
-        rows = {"features": self._kept_deviation() - self._drift("features")}
+        order = torch.from_numpy(np.argsort(self._kept_priority, kind="stable")).to(self._device)
+        rows = {"features": (self._kept_deviation() - self._drift("features"))[order]}
         p = self._widths["features"]
         for name in list(self._widths)[1:]:
             columns = self._columns(name)
-            rows[name] = self._kept[1][:, columns.start - p : columns.stop - p]
-        return rows, self._kept[2] / self.weight_sum
+            rows[name] = self._kept[1][order, columns.start - p : columns.stop - p]
+        return rows, self._kept[2][order] / self.weight_sum
 
     def _ready(self) -> None:
         if self.count == 0:
