@@ -37,8 +37,8 @@ def head() -> nn.Linear:
     """A linear layer whose outputs sum to zero up to rounding."""
     layer = nn.Linear(WIDTH, CLASSES)
     with torch.no_grad():
-        layer.weight -= layer.weight.mean(0)
-        layer.bias -= layer.bias.mean()
+        layer.weight.sub_(layer.weight.mean(0))
+        layer.bias.sub_(layer.bias.mean())
     return layer
 
 
@@ -73,7 +73,12 @@ def outputs(body: nn.Module, layer: nn.Module, inputs: torch.Tensor, precision: 
 
 
 def main() -> None:
-    bodies = {"mlp 3": lambda: mlp(3), "mlp 12": lambda: mlp(12), "conv 8": lambda: conv(8), "transformer 4": lambda: transformer(4)}
+    bodies = {
+        "mlp 3": lambda: mlp(3),
+        "mlp 12": lambda: mlp(12),
+        "conv 8": lambda: conv(8),
+        "transformer 4": lambda: transformer(4),
+    }
     worst: dict[bool, float] = {}
     print(f"{'network':<14} {'offset':>6} {'precision':<14} {'spurious':>9} {'true':>9}   in eps·rms; n = {SAMPLES}")
     for name, build in bodies.items():

@@ -50,7 +50,7 @@ def _cases():
     yield Case("duplicated features", torch.cat([x, x], dim=1), f)
     for offset in (1, 10, 100, 1000):
         yield Case(f"offset {offset}", *_network(400, 48, 7, seed=9, offset=offset))
-    yield Case("relu features", torch.relu(_normal(500, 40, seed=10)) , _normal(500, 3, seed=11).cumsum(0) / 20)
+    yield Case("relu features", torch.relu(_normal(500, 40, seed=10)), _normal(500, 3, seed=11).cumsum(0) / 20)
     weights = torch.rand(256, generator=torch.Generator().manual_seed(12), dtype=torch.float64)
     yield Case("weights", x, f, weights)
     yield Case("weights with zeros", x, f, weights * (weights > 0.5))

@@ -8,7 +8,11 @@ def d_lr(features, outputs, weights=None, *, eps=2.0**-52, rtol=None, power=1.0,
     x, f = np.asarray(features, dtype=np.float64), np.asarray(outputs, dtype=np.float64)
     f = f.reshape(len(f), -1)
     n = len(x)
-    w = np.full(n, 1 / n) if weights is None else np.asarray(weights, dtype=np.float64) / np.asarray(weights, dtype=np.float64).sum()
+    w = (
+        np.full(n, 1 / n)
+        if weights is None
+        else np.asarray(weights, dtype=np.float64) / np.asarray(weights, dtype=np.float64).sum()
+    )
     root = np.sqrt(w)
     x, f = root[:, None] * x, root[:, None] * f
     u, s, _ = np.linalg.svd(f, full_matrices=False)
@@ -39,9 +43,7 @@ def neural_collapse(features, labels, head_weight=None, head_bias=None):
     between = m.T @ m / classes
     nc1 = np.trace(within @ np.linalg.pinv(between, rcond=1e-12, hermitian=True)) / classes
     norms = np.linalg.norm(m, axis=1)
-    angles = [
-        abs(m[a] @ m[b] / norms[a] / norms[b] + 1 / (classes - 1)) for a in range(classes) for b in range(a + 1, classes)
-    ]
+    angles = [abs(m[a] @ m[b] / norms[a] / norms[b] + 1 / (classes - 1)) for a in range(classes) for b in range(a + 1, classes)]
     result = {"nc1": nc1, "nc2_equinorm": norms.std() / norms.mean(), "nc2_equiangular": np.mean(angles)}
     if head_weight is not None:
         w = np.asarray(head_weight, dtype=np.float64)

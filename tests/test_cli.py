@@ -71,8 +71,10 @@ def test_help_starts(arguments):
 
 
 class TestDemo:
-    def test_tells_rich_from_lazy(self, tmp_path, capsys):
+    def test_tells_rich_from_lazy_and_leaves_the_random_state_alone(self, tmp_path, capsys):
+        before = torch.get_rng_state()
         assert main(["demo", "--out", str(tmp_path / "out"), "--no-progress"]) == 0
+        assert torch.equal(torch.get_rng_state(), before)
         shown = capsys.readouterr()
         assert shown.err == ""
         assert "trained in full" in shown.out
@@ -83,12 +85,6 @@ class TestDemo:
         assert full.low_rank_corrected + 4 * full.low_rank_stderr < last.low_rank_corrected - 4 * last.low_rank_stderr
         assert f"{full.low_rank:.4f}" in shown.out
         assert (tmp_path / "out" / "demo.png").read_bytes().startswith(b"\x89PNG")
-
-    def test_leaves_the_random_state_alone(self, tmp_path):
-        torch.manual_seed(5)
-        before = torch.get_rng_state()
-        main(["demo", "--out", str(tmp_path), "--no-progress"])
-        assert torch.equal(torch.get_rng_state(), before)
 
 
 class TestMeasure:
@@ -134,15 +130,24 @@ class TestMeasure:
         [
             (["userproject", "--data", "userproject:build_loader"], "MODEL must be package.module:function, got 'userproject'"),
             (["nowhere:build", "--data", "userproject:build_loader"], "MODEL: cannot import 'nowhere'"),
-            (["userproject:build", "--data", "userproject:build_loader"], "has no function 'build'; it has: build_model, build_two_heads"),
+            (
+                ["userproject:build", "--data", "userproject:build_loader"],
+                "has no function 'build'; it has: build_model, build_two_heads",
+            ),
             (["userproject:CONSTANT", "--data", "userproject:build_loader"], "has no function 'CONSTANT'"),
             (["userproject:not_a_model", "--data", "userproject:build_loader"], "gave a int, not a torch.nn.Module"),
             (["userproject:build_two_heads", "--data", "userproject:build_loader"], "head='left'.*head='right'"),
             (["userproject:build_model", "--data", "userproject:build_loader", "--head", "9"], "head='9' is not a module"),
             (["userproject:build_model", "--data", "userproject:not_a_model"], "data must be a DataLoader"),
             (["userproject:build_model", "--data", "userproject:build_loader", "--checkpoint", "no.pt"], "no.pt does not exist"),
-            (["userproject:build_model", "--data", "userproject:build_loader", "--num-samples", "0"], "num_samples must be at least"),
-            (["userproject:build_model", "--data", "userproject:build_loader", "--device", "tpu9"], "device='tpu9' is not a device"),
+            (
+                ["userproject:build_model", "--data", "userproject:build_loader", "--num-samples", "0"],
+                "num_samples must be at least",
+            ),
+            (
+                ["userproject:build_model", "--data", "userproject:build_loader", "--device", "tpu9"],
+                "device='tpu9' is not a device",
+            ),
         ],
     )
     def test_mistakes_are_named(self, project, capsys, arguments, match):
@@ -215,7 +220,9 @@ class TestMissingExtras:
     """Run without the optional packages, in a process where they cannot be imported."""
 
     def python(self, hidden, code):
-        return subprocess.run([sys.executable, "-c", HIDE.format(hidden=hidden) + code], capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [sys.executable, "-c", HIDE.format(hidden=hidden) + code], capture_output=True, text=True, check=False
+        )
 
     def test_the_core_needs_torch_and_numpy_alone(self):
         optional = ["matplotlib", "tyro", "tqdm", "safetensors", "sklearn", "scipy", "transformers"]

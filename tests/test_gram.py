@@ -63,7 +63,6 @@ def whole():
 
 
 class TestStreaming:
-
     def test_against_plain_formulas(self):
         x, f, t = data()
         gram = filled(x, f, t, [N])

@@ -237,7 +237,7 @@ class TestCorrection:
         bias = sum(corrected) / 100 - truth
         assert abs(bias) < 0.004
         assert sum(plug_in) / 100 - truth > 3 * abs(bias)
-        assert 85 <= inside  # of 100; the benchmark has the full table
+        assert inside >= 85  # of 100; the benchmark has the full table
         spread = torch.tensor(corrected).std().item()
         assert 0.75 < sum(errors) / 100 / spread < 1.5
 
@@ -247,7 +247,10 @@ class TestCorrection:
         g = torch.Generator().manual_seed(0)
         n, p, c = 40, 12, 3
         x = torch.randn(n, p, generator=g, dtype=torch.float64) * torch.linspace(1, 0.2, p, dtype=torch.float64) + 3
-        f = x[:, :c] @ torch.randn(c, c, generator=g, dtype=torch.float64) + torch.randn(n, c, generator=g, dtype=torch.float64) * 0.1
+        f = (
+            x[:, :c] @ torch.randn(c, c, generator=g, dtype=torch.float64)
+            + torch.randn(n, c, generator=g, dtype=torch.float64) * 0.1
+        )
 
         def kept(x, f):  # 1 - D_LR with the unbiased norm, straight from the definitions
             n = len(x)
@@ -373,7 +376,12 @@ class TestErrors:
             (torch.full((20, 4), 1000.1), x, DegenerateError, "features are constant"),
             (x, torch.full((20, 2), 3.3), DegenerateError, "outputs are constant"),
             (x, torch.zeros(20, 2), DegenerateError, "outputs are constant"),
-            (x.masked_fill(x > 2, float("nan")).index_fill(0, torch.tensor(7), float("inf")), x, NonFiniteError, r"features .*batch 0 \(row 7 of 20"),
+            (
+                x.masked_fill(x > 2, float("nan")).index_fill(0, torch.tensor(7), float("inf")),
+                x,
+                NonFiniteError,
+                r"features .*batch 0 \(row 7 of 20",
+            ),
             (x, x.index_fill(0, torch.tensor(3), float("nan")), NonFiniteError, r"outputs .*batch 0 \(row 3"),
             (x.long(), x, TypeError, "floating point, got torch.int64"),
             (x.to(torch.complex64), x, TypeError, "floating point, got torch.complex64"),

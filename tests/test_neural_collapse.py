@@ -48,7 +48,9 @@ def test_the_bias_counts():
 @pytest.mark.parametrize("c", [2, 3, 10])
 def test_exact_collapse_is_zero_everywhere_and_in_d_lr(c):
     """Class means at a simplex, no spread, the head the means themselves."""
-    simplex = (torch.eye(c, dtype=torch.float64) - 1 / c) @ torch.linalg.qr(torch.randn(c, c, generator=torch.Generator().manual_seed(c), dtype=torch.float64)).Q
+    simplex = (torch.eye(c, dtype=torch.float64) - 1 / c) @ torch.linalg.qr(
+        torch.randn(c, c, generator=torch.Generator().manual_seed(c), dtype=torch.float64)
+    ).Q
     labels = torch.arange(20 * c) % c
     x = simplex[labels] + 7
     found = neural_collapse(x, labels, head_weight=2 * simplex, head_bias=-2 * simplex.sum(1) * 7)

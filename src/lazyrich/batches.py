@@ -60,7 +60,7 @@ class Batch:
         try:
             if isinstance(self.inputs, Mapping):
                 return model(**self.inputs)
-            if isinstance(self.inputs, (tuple, list)):
+            if type(self.inputs) in (tuple, list):  # a named tuple, such as a PackedSequence, is one argument
                 return model(*self.inputs)
             return model(self.inputs)
         except RuntimeError as error:
@@ -163,7 +163,7 @@ def _batch(item: Any) -> Batch:
             return Batch(item[0], item[1])
         kinds = ", ".join(type(x).__name__ for x in item)
         raise DataError(
-            f"a batch is a tensor, a pair (inputs, targets) with tensor targets, or a mapping; got ({kinds}). Map it first, as in "
+            f"a batch is a tensor, a pair (inputs, targets) with tensor targets, or a mapping; got ({kinds}). Map it first: "
             "((x, y) for x, y, *_ in loader)"
         )
     raise TypeError(f"a batch must be a tensor, a pair or a mapping, got {type(item).__name__}")

@@ -45,8 +45,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def is_linear(module: nn.Module) -> bool:
     """Whether a module is a linear map of the last (or the channel) dimension, which a head must be."""
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        return module.groups == 1 and all(size == 1 for size in (*module.kernel_size, *module.stride)) and not any(
-            module.padding if isinstance(module.padding, tuple) else ()
+        return (
+            module.groups == 1
+            and all(size == 1 for size in (*module.kernel_size, *module.stride))
+            and not any(module.padding if isinstance(module.padding, tuple) else ())
         )
     if isinstance(module, nn.Linear):
         return True
@@ -94,10 +96,7 @@ class Tap:
 
     def run(self, batch: Batch) -> Captured:
         """One forward pass; the head is looked for if it is not known yet."""
-        if self.head is None:
-            returned = self._search(batch)
-        else:
-            returned = self._forward(batch, [self.head])
+        returned = self._search(batch) if self.head is None else self._forward(batch, [self.head])
         if self._taken is None:
             raise HeadError(
                 f"the head {self.name!r} did not run in the forward pass of {type(self.model).__name__}; "
@@ -244,7 +243,7 @@ def undisturbed(model: nn.Module, data: object, device: torch.device | str | Non
         raise DataError(f"device={device!s}: the model is spread over {sorted(map(str, places))}; leave device=None")
     generators = _generators(data)
     states = [(g, g.get_state()) for g in generators]
-    python_state, numpy_state = random.getstate(), np.random.get_state()
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's, to be put back
     gpus = [d for d in {home, target} if d.type == "cuda"]
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[torch.cuda.current_device() if d.index is None else d for d in gpus]))

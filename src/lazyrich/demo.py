@@ -13,7 +13,7 @@ from .plot import plot_richness
 from .progress import Bar, progress_bar
 from .richness import Richness, table
 
-EPOCHS = 120
+EPOCHS = 300
 WIDTH = 256
 FULL, LAST = "trained in full", "last layer only"
 

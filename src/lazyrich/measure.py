@@ -70,7 +70,9 @@ def measure(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if nc4 and is_one_shot(data):
-        raise DataError("nc4=True takes a second pass, and data is an iterator that can be used once: pass a DataLoader or a list")
+        raise DataError(
+            "nc4=True takes a second pass, and data is an iterator that can be used once: pass a DataLoader or a list"
+        )
     if sample_weights is not None and loader_shuffles(data):
         raise DataError("sample_weights are in the order of the data, and this DataLoader shuffles: use shuffle=False")
     model = unwrapped(model)
@@ -109,12 +111,8 @@ def _captured(tap: Tap, data: Any, place: torch.device, num_samples: int | None,
     except TypeError:
         total = None
     with progress_bar(show, total=total if num_samples is None else None, text=text, unit=" batches") as bar:
-        for number, batch in enumerate(batches(data, place, num_samples)):
-            try:
-                yield tap.run(batch)
-            except (DataError, TypeError) as error:
-                error.add_note(f"while measuring batch {number}") if hasattr(error, "add_note") else None
-                raise
+        for batch in batches(data, place, num_samples):
+            yield tap.run(batch)
             bar.update()
 
 
@@ -126,10 +124,11 @@ def _fill(
         weights = None
         if sample_weights is not None:
             weights = sample_weights[rows : rows + len(batch.features)]
+            if len(weights) < len(batch.features):
+                more = rows + len(batch.features)
+                raise DataError(f"sample_weights has {len(sample_weights)} entries, the data more: {more} rows so far")
         rows += len(batch.features)
         positions = positions or batch.positions
-        if weights is not None and len(weights) < len(batch.features):
-            raise DataError(f"sample_weights has {len(sample_weights)} entries, the data more: {rows} rows after this batch")
         gram.update(batch.features, batch.outputs, _as_matrix(batch.targets, batch.outputs.shape[1]), weights)
     if rows == 0:
         used_up = " or an iterator that was used up" if is_one_shot(data) else ""
@@ -164,9 +163,8 @@ def _read(gram: Gram, tap: Tap, positions: bool) -> Richness:
     estimate = low_rank_estimate(gram)
     if estimate.warning:
         notes.append(estimate.warning)
-    corrected, stderr = estimate.corrected, estimate.stderr
     if positions:
-        corrected = stderr = None
+        estimate = replace(estimate, corrected=None, stderr=None, interval=None)
         notes.append("each row is a position of an input; positions of one input are not independent, so no error is given")
     collapse = None
     if _is_one_hot(gram):
@@ -178,8 +176,9 @@ def _read(gram: Gram, tap: Tap, positions: bool) -> Richness:
             notes.append(f"no neural collapse: {error}")
     return Richness(
         low_rank=estimate.value,
-        low_rank_corrected=corrected,
-        low_rank_stderr=stderr,
+        low_rank_corrected=estimate.corrected,
+        low_rank_stderr=estimate.stderr,
+        low_rank_interval=estimate.interval,
         low_rank_band=estimate.band,
         output_rank=estimate.rank,
         isotropic=estimate.isotropic,
@@ -218,5 +217,7 @@ def _disagreement(
         wrong += float((weights * disagree).sum())
         total += float(weights.sum())
     if abs(total - gram.weight_sum) > 1e-9 * gram.weight_sum:
-        raise DataError(f"the second pass for NC4 saw another amount of data than the first: {total:g} against {gram.weight_sum:g}")
+        raise DataError(
+            f"the second pass for NC4 saw another amount of data than the first: {total:g} against {gram.weight_sum:g}"
+        )
     return wrong / total

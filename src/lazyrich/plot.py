@@ -36,20 +36,21 @@ def plot_richness(results: dict[str, Richness], path: str | os.PathLike[str] | N
 
     height = 0.9 + 0.34 * len(results)
     figure = Figure(figsize=(11, 3.9 + height), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[height, 3.9])
+    subfigures: Any = figure.subfigures(2, 1, height_ratios=[height, 3.9])
+    top, bottom = subfigures
     _scale(top.subplots(), results)
     axes = bottom.subplots(1, 3)
     widest = max(r.num_features for r in results.values())
     for (name, r), colour in zip(results.items(), COLOURS, strict=False):
         _curves(axes, name, r, colour)
     titles = {
-        "Strength": ("relative eigenvalue $\\rho_k/\\rho_1$", "how strong the k-th feature is"),
-        "Quality": ("cumulative quality $\\Pi^*(k)$", "target space held by the first k features"),
-        "Utilization": ("cumulative utilization $\\hat\\Pi(k)$", "learned space held by the first k features"),
+        "Strength": ("relative eigenvalue $\\rho_k/\\rho_1$", "of the k-th feature"),
+        "Quality": ("cumulative quality $\\Pi^*(k)$", "target space in the first k"),
+        "Utilization": ("cumulative utilization $\\hat\\Pi(k)$", "learned space in the first k"),
     }
     for axis, (title, (label, meaning)) in zip(axes, titles.items(), strict=True):
         axis.set(xscale="log", xlim=(0.9, widest * 1.1), xlabel="feature $k$, strongest first", ylabel=label)
-        axis.set_title(f"{title}: {meaning}", fontsize=9, loc="left", color=_INK)
+        axis.set_title(f"{title}: {meaning}" if title != "Strength" else f"{title} {meaning}", fontsize=9, loc="left", color=_INK)
         _quiet(axis)
     axes[0].set_yscale("log")
     for axis in axes[1:]:
@@ -87,7 +88,8 @@ def _scale(axis: Axes, results: dict[str, Richness]) -> None:
         axis.plot(r.low_rank, y, "o", mfc="white", mec=colour, ms=8, mew=1.8, zorder=3)
         text = f"{r.low_rank:.3f}"
         if r.low_rank_corrected is not None and r.low_rank_stderr is not None:
-            error = 1.96 * r.low_rank_stderr
+            low, high = r.low_rank_interval or (r.low_rank_corrected, r.low_rank_corrected)
+            error = [[r.low_rank_corrected - low], [high - r.low_rank_corrected]]
             axis.errorbar(r.low_rank_corrected, y, xerr=error, fmt="D", color=colour, ms=3.5, capsize=3, lw=1.2, zorder=4)
             text += f"   (corrected {r.low_rank_corrected:.3f} ± {r.low_rank_stderr:.3f})"
         axis.annotate(
@@ -108,5 +110,5 @@ def _scale(axis: Axes, results: dict[str, Richness]) -> None:
 def _quiet(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)
-    axis.xaxis.label.set_size(9)
-    axis.yaxis.label.set_size(9)
+    for label in (axis.xaxis.label, axis.yaxis.label):
+        label.set_fontsize(9)

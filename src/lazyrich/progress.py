@@ -12,7 +12,9 @@ from ._extras import needs
 class Bar(Protocol):
     """What a step of work reports to."""
 
-    def update(self, n: int = 1) -> Any: ...
+    def update(self, n: int = 1) -> Any:
+        """Counts ``n`` more done."""
+        ...
 
 
 class _Silent:

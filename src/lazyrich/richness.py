@@ -25,6 +25,7 @@ class Richness:
     Attributes:
         low_rank: D_LR as the paper defines it (plug-in), in [0, 1]; 0 is as rich as can be.
         low_rank_corrected, low_rank_stderr: bias removed, and its standard error; None where they cannot be had.
+        low_rank_interval: 95 % confidence interval of the corrected value, or None.
         low_rank_band: {rtol: D_LR with weaker output directions left out}.
         output_rank: dimension of the span of the outputs.
         isotropic: D_LR of structureless features of this shape, the mark to hold ``low_rank`` against.
@@ -41,6 +42,7 @@ class Richness:
     low_rank: float
     low_rank_corrected: float | None
     low_rank_stderr: float | None
+    low_rank_interval: tuple[float, float] | None
     low_rank_band: dict[float, float]
     output_rank: int
     isotropic: float
@@ -65,6 +67,7 @@ class Richness:
             value = getattr(self, f.name)
             values[f.name] = value.to_dict() if hasattr(value, "to_dict") else value
         values["low_rank_band"] = {str(rtol): value for rtol, value in self.low_rank_band.items()}
+        values["low_rank_interval"] = None if self.low_rank_interval is None else list(self.low_rank_interval)
         values["output_singular_values"] = list(self.output_singular_values)
         values["notes"] = list(self.notes)
         return values
@@ -79,13 +82,21 @@ class Richness:
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             raise DataError(f"not a lazyrich result: expected a JSON object with schema {SCHEMA!r}")
         if values.get("schema_version") != SCHEMA_VERSION:
-            raise DataError(f"schema version {values.get('schema_version')!r}, this release reads {SCHEMA_VERSION}: upgrade lazyrich")
+            raise DataError(
+                f"schema version {values.get('schema_version')!r}, this release reads {SCHEMA_VERSION}: upgrade lazyrich"
+            )
         known = {f.name for f in fields(cls)}
         missing = sorted(known - set(values))
         if missing:
             raise DataError(f"not a whole lazyrich result: {', '.join(missing)} missing")
         given = {name: values[name] for name in known}
         try:
+            for name in _NUMBERS:
+                if given[name] is not None or name not in ("low_rank_corrected", "low_rank_stderr"):
+                    given[name] = _number(name, given[name])
+            if given["low_rank_interval"] is not None:
+                low, high = given["low_rank_interval"]
+                given["low_rank_interval"] = (float(low), float(high))
             given["low_rank_band"] = {float(rtol): float(value) for rtol, value in given["low_rank_band"].items()}
             given["output_singular_values"] = tuple(map(float, given["output_singular_values"]))
             given["notes"] = tuple(map(str, given["notes"]))
@@ -101,13 +112,25 @@ class Richness:
         path = Path(path)
         partial = path.with_name(path.name + ".partial")
         partial.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        partial.replace(path)
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """One figure: the three curves, with D_LR, rank and isotropic reference marked. Needs ``lazyrich[plot]``."""
         from .plot import plot_richness
 
         return plot_richness({self.head: self}, path)
+
+
+_NUMBERS = {
+    "low_rank": float, "low_rank_corrected": float, "low_rank_stderr": float, "isotropic": float, "balanced": float,
+    "output_alignment": float, "output_rank": int, "num_samples": int, "num_features": int, "num_outputs": int,
+}  # fmt: skip
+
+
+def _number(name: str, value: Any) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise DataError(f"{name} must be a number, got {value!r}")
+    return _NUMBERS[name](value)
 
 
 def load(path: str | os.PathLike[str]) -> Richness:

@@ -151,6 +151,4 @@ def unbiased_squared_norm(covariance: Tensor, fourth_moment: float, n: float) ->
     """
     unbiased = covariance * (n / (n - 1))
     q = fourth_moment * n**2 / (n - 1)
-    return (n - 1) / (n * (n - 2) * (n - 3)) * (
-        (n - 1) * (n - 2) * unbiased.square().sum() + unbiased.trace().square() - n * q
-    )
+    return (n - 1) / (n * (n - 2) * (n - 3)) * ((n - 1) * (n - 2) * unbiased.square().sum() + unbiased.trace().square() - n * q)

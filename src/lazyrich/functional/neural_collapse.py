@@ -121,8 +121,9 @@ def neural_collapse(
         if outputs is not None:
             if outputs.shape != (len(features), num_classes):
                 raise DataError(f"outputs must have shape {(len(features), num_classes)}, got {tuple(outputs.shape)}")
-            disagree = nearest_mean_disagrees(features, outputs, means)
-            nc4 = float((disagree.double() if weights is None else disagree * weights / weights.mean()).mean())
+            disagree = nearest_mean_disagrees(features, outputs, means).double()
+            share_of = torch.ones_like(disagree) if weights is None else weights.detach().to(disagree)
+            nc4 = float((disagree * share_of).sum() / share_of.sum())
     return NeuralCollapse(
         nc1=float(nc1),
         nc2_equinorm=float(norms.std(correction=0) / norms.mean()),

@@ -80,7 +80,11 @@ class FeatureSpectrum:
     def from_dict(cls, values: dict[str, Any]) -> FeatureSpectrum:
         """The inverse of :meth:`to_dict`."""
         arrays = ("eigenvalues", "quality", "utilization", "contributions")
-        return cls(**{k: np.array(v, dtype=np.float64) if k in arrays and v is not None else v for k, v in values.items()})
+        given: dict[str, Any] = dict(values)
+        for name in arrays:
+            if given.get(name) is not None:
+                given[name] = np.array(given[name], dtype=np.float64)
+        return cls(**given)
 
 
 def feature_spectrum(
@@ -176,7 +180,7 @@ def _contributions(gram: Gram, centred: tuple[Tensor, Tensor] | None) -> Array |
     if "outputs" not in gram.widths:
         return None
     covariance = gram.block("features", "features", centered=True)
-    values, vectors = centred or _descending(covariance)
+    vectors = (centred or _descending(covariance))[1]
     span = span_of(gram, "outputs")
     # ρ_k⟨e_k|QP̂Q|e_k⟩ = ‖v_kᵀ A_c to_basis‖², which needs no division by a small ρ_k
     shares = (vectors.T @ (gram.block("features", "outputs", centered=True) @ span.to_basis)).square().sum(1)
