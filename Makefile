@@ -21,7 +21,6 @@ docs: .venv/ready
 benchmark: .venv/ready  ## the tables of docs/d-lr.md, about ten minutes
 	$(BIN)/python benchmarks/estimator.py
 	$(BIN)/python benchmarks/rank_cut.py
-	$(BIN)/python benchmarks/memory.py
 
 .venv/ready: requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv

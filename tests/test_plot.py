@@ -54,7 +54,7 @@ def test_touches_no_global_state(results, tmp_path):
 
 
 def test_hostile_names_are_text(results, tmp_path):
-    plot_richness({r"$\frac{ <script>": results["one"]}, tmp_path / "r.png")
+    plot_richness({r"$\frac{$ <script>": results["one"], "$": results["two"]}, tmp_path / "r.png")
 
 
 @pytest.mark.parametrize("count", [0, 7])

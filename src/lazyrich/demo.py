@@ -44,8 +44,8 @@ def run_demo(out: Path, *, seed: int = 0, progress: bool = True) -> dict[str, Ri
         print(f"{name}: accuracy {accuracy}")
     rich, lazy = results[FULL].low_rank, results[LAST].low_rank
     print(
-        f"\nBoth fit the same digits. Trained in full, the features became close to the least that the outputs need "
-        f"(D_LR {rich:.2f}); with the last layer alone they stayed as they were drawn (D_LR {lazy:.2f}).\n"
+        f"\nTrained in full, D_LR is {rich:.2f}: the features moved towards the least that the outputs need. With the last "
+        f"layer alone it is {lazy:.2f}: the features stayed as they were drawn.\n"
         f"Figure and results: {out}"
     )
     return results

@@ -83,6 +83,7 @@ def _scale(axis: Axes, results: dict[str, Richness]) -> None:
     """D_LR between 0 and 1: the plug-in value, the corrected one with its 95 % interval, the isotropic mark."""
     for row, ((name, r), colour) in enumerate(zip(results.items(), COLOURS, strict=False)):
         y = -row
+        name = name.replace("$", r"\$")  # a name is text, not a formula
         axis.plot([0, r.isotropic], [y, y], color=colour, lw=5, alpha=0.18, solid_capstyle="butt", zorder=0)
         axis.plot(r.isotropic, y, "|", color=_INK, ms=13, mew=1.5)
         axis.plot(r.low_rank, y, "o", mfc="white", mec=colour, ms=8, mew=1.8, zorder=3)
