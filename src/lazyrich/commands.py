@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from .checkpoint import load_checkpoint
 from .demo import run_demo
-from .errors import DataError
+from .errors import DataError, RankWarning
 from .measure import measure as measure_model
 from .richness import Richness
 
@@ -50,9 +51,10 @@ def measure(
     if checkpoint is not None:
         load_checkpoint(network, checkpoint)
     loader = _built(data, "--data")
-    result = measure_model(
-        network, loader, head=head, num_samples=num_samples, nc4=nc4, device=device, progress=progress
-    )  # fmt: skip
+    options: dict[str, Any] = {"head": head, "num_samples": num_samples, "nc4": nc4, "device": device, "progress": progress}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RankWarning)  # it stands under the table
+        result = measure_model(network, loader, **options)
     print(result)
     if out is not None:
         _write(result, out)
