@@ -119,6 +119,23 @@ class TestHeads:
             features = model.body(self.x).relu()
             check(model, self.x, features, model.left(features), head="left")
 
+    def test_an_adapter_beside_the_head_is_no_head(self):
+        """The layer that runs last is the adapter's; its input is not the features."""
+
+        class Adapted(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.base, self.down, self.up = nn.Linear(6, 3), nn.Linear(6, 2), nn.Linear(2, 3)
+
+            def forward(self, x):
+                return self.base(x) + self.up(self.down(x))
+
+        model = seeded(lambda: Body(nn.Linear(6, 6), Adapted()))
+        with pytest.raises(HeadError, match="returns something other .*'head.up'.*head='head.base'"):
+            measure(model, self.x)
+        features = model.body(self.x)
+        check(model, self.x, features, model.head(features), head="head")
+
     def test_the_returned_layer_is_the_head_even_if_another_runs_later(self):
         class Late(nn.Module):
             def __init__(self):

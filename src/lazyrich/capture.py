@@ -161,6 +161,12 @@ class Tap:
             heads = _unique([m for m in beside if all(_storage(c.returned) not in fed for c in calls if c.module is m)])
         if len(heads) > 1:
             raise HeadError(f"{type(self.model).__name__} has more than one head: say which. {self._candidates(heads)}")
+        direct = bool(heads) and any(_storage(c.returned) in final for c in calls if c.module is heads[0])
+        if not direct and self._taken is not None and not _follows(returned, self._taken[1]):
+            raise HeadError(
+                f"{type(self.model).__name__} returns something other than what its last linear layer computes "
+                f"({self._names[last.module]!r}); say which is the head. {self._candidates()}"
+            )
         self.head = heads[0] if heads else last.module
         if self.head is not last.module:  # what was taken last is another layer's
             return self._forward(batch, [self.head])
@@ -170,6 +176,16 @@ class Tap:
 def _describe(module: nn.Module) -> str:
     text = str(module).split("\n")[0]
     return text if len(text) <= 80 else type(module).__name__
+
+
+def _follows(returned: Any, outputs: Tensor) -> bool:
+    """Whether what the model returns is, in every row, in the order of the outputs, as after a softmax or a sigmoid.
+
+    It is not when something else was added, as a low-rank adapter beside the head does. Returns of another shape tell nothing.
+    """
+    same = [x for x in tensors_in(returned) if x.shape == outputs.shape and x.is_floating_point()]
+    steps = [x.gather(-1, outputs.argsort(-1)).diff(dim=-1) for x in same]
+    return not same or any(bool((s >= 0).all()) or bool((s <= 0).all()) for s in steps)
 
 
 def _storage(x: Tensor) -> int:
