@@ -309,6 +309,24 @@ class TestErrors:
         gram.update(self.x, self.x)
         assert gram.count == 20
 
+    @pytest.mark.parametrize("scale", [1e100, 1e-100])
+    def test_scales_beyond_float64_are_refused(self, scale):
+        """Not measured as 1.0, which is what an overflow would make of them."""
+        x = self.x.double()
+        for features, outputs in ((x * scale, x), (x, x * scale)):
+            with pytest.raises(DataError, match="powers of that"):
+                low_rank_measure(features, outputs)
+
+    def test_no_columns(self):
+        with pytest.raises(DataError, match=r"features have no columns, shape \(10, 0\)"):
+            low_rank_measure(self.x[:, :0], self.x)
+        with pytest.raises(DataError, match="outputs have no columns"):
+            low_rank_measure(self.x, self.x[:, :0])
+
+    def test_a_state_of_something_else(self):
+        with pytest.raises(DataError, match="not the state of a Gram: .*num_rows"):
+            Gram().load_state_dict({"weight": self.x})
+
     def test_reading_an_empty_gram(self):
         with pytest.raises(DataError, match="no samples"):
             Gram().mean("features")

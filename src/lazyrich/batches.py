@@ -117,6 +117,8 @@ def batches(data: Any, device: torch.device, num_samples: int | None = None) -> 
     ``data`` is a DataLoader or any iterable of batches, a tensor of inputs, or a tuple (inputs, targets) of tensors. A batch is
     a tensor, a pair (inputs, targets), or a mapping as Transformers models take it, with the targets under "labels".
     """
+    if num_samples is not None and not isinstance(num_samples, int):
+        raise TypeError(f"num_samples must be a whole number, got {num_samples!r}")
     if num_samples is not None and num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
     seen = 0
@@ -143,9 +145,11 @@ def _stream(data: Any) -> Iterable[Any]:
         return zip(inputs.split(PAIR_BATCH), targets.split(PAIR_BATCH), strict=True)
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         raise TypeError("data is a Dataset of single samples: wrap it in torch.utils.data.DataLoader(dataset, batch_size=256)")
+    if isinstance(data, tuple) and any(isinstance(x, Tensor) for x in data):
+        raise DataError(f"data: a tuple is (inputs, targets), two tensors; got {len(data)} entries. For batches pass a list")
     if isinstance(data, Mapping):
         return [data]
-    if not isinstance(data, Iterable):
+    if isinstance(data, str) or not isinstance(data, Iterable):
         raise TypeError(f"data must be a DataLoader, an iterable of batches or a pair of tensors, got {type(data).__name__}")
     return data
 
@@ -161,12 +165,14 @@ def _batch(item: Any) -> Batch:
             return Batch(item[0], None)
         if len(item) == 2 and (item[1] is None or isinstance(item[1], Tensor)):
             return Batch(item[0], item[1])
+        if len(item) == 2:
+            raise TypeError(f"the targets of a batch must be a tensor, got {type(item[1]).__name__}; use torch.as_tensor")
         kinds = ", ".join(type(x).__name__ for x in item)
         raise DataError(
             f"a batch is a tensor, a pair (inputs, targets) with tensor targets, or a mapping; got ({kinds}). Map it first: "
             "((x, y) for x, y, *_ in loader)"
         )
-    raise TypeError(f"a batch must be a tensor, a pair or a mapping, got {type(item).__name__}")
+    raise TypeError(f"a batch must be a tensor, a pair or a mapping, got {type(item).__name__}; use torch.as_tensor for arrays")
 
 
 def _length(value: Any) -> int:

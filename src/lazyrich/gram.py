@@ -26,6 +26,7 @@ from torch import Tensor
 from .errors import DataError, NonFiniteError
 
 BLOCK_ROWS = 1024
+LARGEST = 1e60  # beyond, sums of fourth powers leave float64
 
 
 class Gram:
@@ -86,6 +87,8 @@ class Gram:
         for name, x in blocks.items():
             if x.ndim != 2 or len(x) != n:
                 raise DataError(f"{name} must have shape (n, width) with n = {n} rows as the features, got {tuple(x.shape)}")
+            if x.shape[1] == 0:
+                raise DataError(f"{name} have no columns, shape {tuple(x.shape)}")
             if name != "targets" and not x.is_floating_point():
                 raise TypeError(f"{name} must be floating point, got {x.dtype}; convert them with .float()")
         if self._widths and widths != self._widths:
@@ -121,6 +124,9 @@ class Gram:
                 f"{name} hold NaN or infinity in batch {self._updates} (row {row} of {len(x)}, counting from 0); "
                 "find the layer or the sample that produces it before you measure"
             )
+        largest = max(-float(low), float(high))
+        if largest > LARGEST:
+            raise DataError(f"{name} reach {largest:.1e}, and powers of that overflow; divide them by a constant first")
 
     def _start(self, blocks: dict[str, Tensor], widths: dict[str, int]) -> None:
         self._widths = widths
@@ -315,7 +321,16 @@ class Gram:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`state_dict` gave; further updates continue as if never interrupted."""
+        """Takes over what :meth:`state_dict` gave; further updates continue as if never interrupted.
+
+        Raises:
+            DataError: not such a state; nothing is changed.
+        """
+        missing = {*self._COUNTS, "widths", "dtypes"} - set(state)
+        if not missing and state["widths"]:
+            missing = {"sums", "pilot", "pending", "kept", "kept_priority"} - set(state)
+        if missing:
+            raise DataError(f"not the state of a Gram: {', '.join(sorted(missing))} missing")
         for name in self._COUNTS:
             setattr(self, name, state[name])
         self._widths = dict(state["widths"])

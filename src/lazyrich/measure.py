@@ -73,6 +73,8 @@ def measure(
         raise DataError(
             "nc4=True takes a second pass, and data is an iterator that can be used once: pass a DataLoader or a list"
         )
+    if sample_weights is not None and not isinstance(sample_weights, Tensor):
+        raise TypeError(f"sample_weights must be a tensor, got {type(sample_weights).__name__}; use torch.as_tensor")
     if sample_weights is not None and loader_shuffles(data):
         raise DataError("sample_weights are in the order of the data, and this DataLoader shuffles: use shuffle=False")
     model = unwrapped(model)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import DegenerateError
-from ..gram import Gram
+from ..errors import DataError, DegenerateError
+from ..gram import LARGEST, Gram
 
 # The default cut, in units of the activations' rounding; `benchmarks/rank_cut.py` measures what it must separate.
 ROUNDING_FACTOR = 50.0
@@ -66,4 +66,6 @@ def span_of(gram: Gram, name: str, rtol: float | None = None) -> Span:
 def varies(gram: Gram, name: str) -> bool:
     """Whether any column of a block differs between samples by more than its own rounding."""
     variance = gram.block(name, name, centered=True).diagonal().clamp_min(0)
+    if 0 < float(variance.max()) < LARGEST**-2:
+        raise DataError(f"{name} vary by {float(variance.max()) ** 0.5:.1e}, and powers of that vanish; multiply them first")
     return bool((variance.sqrt() > gram.eps(name) * gram.mean(name).abs()).any())
