@@ -54,7 +54,9 @@ def test_touches_no_global_state(results, tmp_path):
 
 
 def test_hostile_names_are_text(results, tmp_path):
-    plot_richness({r"$\frac{$ <script>": results["one"], "$": results["two"]}, tmp_path / "r.png")
+    figure = plot_richness({r"$\frac{$ <script>": results["one"], "$": results["two"]}, tmp_path / "r.png")
+    shown = [t.get_text() for t in figure.subfigs[0].axes[0].texts]
+    assert shown[0].startswith(r"\$\frac{\$ <script>")
 
 
 @pytest.mark.parametrize("count", [0, 7])

@@ -83,7 +83,7 @@ def low_rank_measure(
         outputs: (n, C) or (n,) outputs of the last linear layer.
         weights: (n,) not negative, any scale; None weighs all samples alike.
         rtol: output directions with a singular value of at most ``rtol`` × the largest are left out. By default those
-            that are rounding of the activations; see :mod:`lazyrich.functional`.
+            that are rounding of the activations: at most max(50·eps·rms, 1e-7·largest), 4·eps·rms for half types.
         ridge: replace B⁺ by (B + λI)⁻¹ with λ = (rtol · largest singular value)², a smooth cut; needs ``rtol``.
         reference: "projection" (the paper), "balanced" (the minimum-norm kernel of these outputs, B^{-1/2} for B⁺)
             or "outputs" (plain CKA of features with outputs).
