@@ -118,7 +118,7 @@ class Richness:
         """One figure: the three curves, with D_LR, rank and isotropic reference marked. Needs ``lazyrich[plot]``."""
         from .plot import plot_richness
 
-        return plot_richness({self.head: self}, path)
+        return plot_richness({f"head {self.head}": self}, path)
 
 
 _NUMBERS = {
