@@ -3,18 +3,20 @@
 Features of known covariance: p = 512, of which C = 10 directions of unit strength are the outputs and the rest a power-law
 tail, so D_LR = 1 - sqrt(C)/‖Σ‖_F exactly. Three distributions of the same covariance. 200 draws for each line.
 
-    python benchmarks/estimator.py [draws]
+    python benchmarks/estimator.py [draws] [projection|balanced|outputs]
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from lazyrich.functional import low_rank_estimate
+from lazyrich.functional.low_rank import Reference
 
 P, C = 512, 10
 SIZES = (P // 4, P // 2, P, 4 * P)
@@ -48,7 +50,7 @@ def elliptical_tails(n: int, g: torch.Generator) -> Tensor:
     return gaussian(n, g) / chi.sqrt() * math.sqrt(6 / 8)
 
 
-def main(draws: int) -> None:
+def main(draws: int, reference: Reference) -> None:
     distributions = {"Gaussian": gaussian, "t₅, each feature": independent_tails, "t₈, elliptical": elliptical_tails}
     print("| true D_LR | distribution | n | plug-in | corrected | standard error: claimed / seen | 95 % interval covers |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
@@ -60,7 +62,7 @@ def main(draws: int) -> None:
                 estimates = []
                 for _ in range(draws):
                     x = draw(n, g) * scale
-                    estimates.append(low_rank_estimate(x, x[:, :C]))
+                    estimates.append(low_rank_estimate(x, x[:, :C], reference=reference))
                 plug_in, corrected, error = (
                     torch.tensor([getattr(e, field) for e in estimates], dtype=torch.float64)
                     for field in ("value", "corrected", "stderr")
@@ -74,4 +76,5 @@ def main(draws: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
+    chosen = sys.argv[2] if len(sys.argv) > 2 else "projection"
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200, cast(Reference, chosen))

@@ -1,7 +1,21 @@
-"""Bias and standard error of D_LR: the delete-one jackknife in closed form, on the rows that a Gram retains."""
+"""Bias and standard error of D_LR: the delete-one jackknife in closed form, on the rows that a Gram retains.
+
+One formula serves every reference B^{-γ}: with h the outputs in the eigenbasis of B and A the covariance of features with
+them,
+
+    numerator = Tr(A B^{-γ} Aᵀ),   ‖reference‖² = Tr(B^{2-2γ}) - 2 mᵀB^{1-2γ}m + (mᵀB^{-γ}m)²,   m = ⟨1|h⟩
+
+and B^{-γ} is a sum of resolvents (B + t²)⁻¹, one for γ = 1 and a quadrature for γ = ½. Deleting a sample of weight w
+changes B and A by terms of rank one, δ = w/(1-w),
+
+    A' = (1+δ)(A - δ x̃ h̃ᵀ),   B' = (1+δ)B - δ h hᵀ,   m' = (1+δ)m - δ h
+
+so every resolvent follows from a handful of scalar products (Sherman & Morrison), and nothing is decomposed again.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,111 +47,149 @@ class Jackknife:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The retained samples, features from their mean and outputs in a basis g in which B = I."""
+    """The retained samples: features from their mean, outputs in the eigenbasis of B scaled to a largest eigenvalue of 1."""
 
     x: Tensor  # (m, p) x̃
-    g: Tensor  # (m, r) g, uncentred
-    centred: Tensor  # (m, r) g̃
+    h: Tensor  # (m, r) h, uncentred
+    centred: Tensor  # (m, r) h̃
     w: Tensor  # (m,) weights of which all samples' sum to one
     share: float  # how many samples each stands for
     covariance: Tensor  # (p, p) S_c of all samples
-    loadings: Tensor  # (p, r) G = covariance of features with g
-    mean: Tensor  # (r,) u = ⟨1|g⟩
+    loadings: Tensor  # (p, r) A
+    mean: Tensor  # (r,) m
+    eigenvalues: Tensor  # (r,) of B
 
 
-def jackknifed(gram: Gram, span: Span) -> Jackknife | None:
+def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife | None:
     """The jackknife of D_LR with an unbiased ‖S_c‖_F², or None where there is too little to judge by.
 
-    In the basis g, where B = I, deleting sample i (weight w) scales what is left by 1 + δ, δ = w/(1-w):
-
-        Cov' = (1+δ)(Cov - δ x̃ g̃ᵀ),  B'⁻¹ = (I + κ g gᵀ)/(1+δ),  κ = w/(1 - w‖g‖²),  u' = (1+δ)u - δ g
-
-    so the numerator ‖Cov B^{-1/2}‖² and s = u'ᵀB'⁻¹u' (with ‖QPQ‖² = r - 2s + s²) follow from a handful of scalar
-    products for each sample. The bias is the mean of what the first-order term does not explain.
+    The bias is the mean of what the first-order term does not explain.
     """
     n = gram.effective_count
     if not gram.retain or n < 8:
         return None
     rows = _rows(gram, span)
+    nodes = _resolvents(power, rows.eigenvalues)
+    w, delta = rows.w, rows.w / (1 - rows.w)
     norm2 = unbiased_squared_norm(rows.covariance, gram.fourth_moment(), n)
-    numerator, s, r = rows.loadings.square().sum(), rows.mean.square().sum(), span.rank
-    x, g, w, u = rows.x, rows.g, rows.w, rows.mean
-    x_loadings, g_loadings = x @ rows.loadings, g @ rows.loadings.T
-    xx = x.square().sum(1)
-    xg, xc = (x_loadings * g).sum(1), (x_loadings * rows.centred).sum(1)
-    gg, gc, cc = g.square().sum(1), (g * rows.centred).sum(1), rows.centred.square().sum(1)
-    ug, explained = g @ u, g_loadings.square().sum(1)
-    leverage = w * gg
-    if norm2 <= 0 or numerator <= 0 or bool((leverage >= 1 - 1e-9).any()):  # a sample that alone carries a direction
-        return None
+    if norm2 <= 0 or bool((w * (rows.h.square() / rows.eigenvalues).sum(1) >= 1 - 1e-9).any()):
+        return None  # a sample that alone carries a direction
+    alignment = (((rows.x @ rows.covariance) * rows.x).sum(1) - w * rows.x.square().sum(1).square()) / (1 - w)
 
-    delta, kappa = w / (1 - w), w / (1 - leverage)
-    numerator_out = (1 + delta) * (
-        numerator
-        - 2 * delta * xc
-        + delta.square() * xx * cc
-        + kappa * (explained - 2 * delta * xg * gc + delta.square() * xx * gc.square())
-    )
-    s_out = (
-        (1 + delta).square() * s
-        - 2 * (1 + delta) * delta * ug
-        + delta.square() * gg
-        + kappa * ((1 + delta) * ug - delta * gg).square()
-    ) / (1 + delta)
-    reference, reference_out = r - 2 * s + s.square(), r - 2 * s_out + s_out.square()
-    alignment = (((x @ rows.covariance) * x).sum(1) - w * xx.square()) / (1 - w)
-    norm2_out = norm2 + 2 * w * n / (n - 2) * (norm2 - alignment)
-    if bool((norm2_out <= 0).any()):
-        return None
+    def kept_without(delta: Tensor) -> Tensor:
+        """1 - D_LR without each of the samples."""
+        numerator, reference = _without(rows, nodes, power, delta)
+        left = norm2 + 2 * delta / (1 + delta) * n / (n - 2) * (norm2 - alignment)
+        return numerator / (left * reference).sqrt()
 
-    kept = numerator / (norm2 * reference).sqrt()  # 1 - D_LR
-    kept_out = numerator_out / (norm2_out * reference_out).sqrt()
-    first_order = kept * (
-        (2 * xc - explained - numerator) / numerator
-        - (alignment - norm2) / norm2
-        - (s - 1) * (2 * ug - s - ug.square()) / reference
-    )
-    bias = rows.share * ((1 - w) * (kept_out - kept + delta * first_order)).sum()
+    with torch.enable_grad():  # each entry depends on its own sample alone, so this is the derivative of every one
+        nothing = torch.zeros_like(delta, requires_grad=True)
+        everything = kept_without(nothing)
+        slope = torch.autograd.grad(everything.sum(), nothing)[0]
+    kept, kept_out = everything[0].detach(), kept_without(delta)
+    if not bool(torch.isfinite(kept_out).all()) or kept <= 0:
+        return None
+    bias = rows.share * ((1 - w) * (kept_out - kept - delta * slope)).sum()
     influence = (kept_out - kept) / delta
     squares = (1 - w) * (delta * (influence - (w * influence).sum() / w.sum())).square()
     variance = rows.share * squares.sum()
     spread = squares.square().sum() / squares.sum().square() - 1 / len(w)  # of the squares: how few samples decide
     freedom = 2 / max(float(spread) * len(w) / n, 2 / n)
     # The jackknife counts second-order variance twice; what is left is at least half (Efron & Stein 1981, Ann. Stat. 9).
-    twice = kept.square() * _second_order_variance(rows, numerator, norm2, alignment)
+    twice = kept.square() * _second_order_variance(rows, nodes, norm2, alignment)
     variance = torch.maximum(variance - twice, variance / 2)
     return Jackknife(float(1 - (kept - bias)), float(variance.sqrt()), max(freedom, 3.0))
 
 
 def _rows(gram: Gram, span: Span) -> _Rows:
     blocks, w = gram.retained()
-    g = blocks["outputs"] @ span.to_basis
+    scale = span.singular_values[: span.rank] / span.singular_values[0]
+    basis = span.to_basis * scale
+    h, mean = blocks["outputs"] @ basis, span.basis_mean * scale
     return _Rows(
         x=blocks["features"],
-        g=g,
-        centred=g - span.basis_mean,
+        h=h,
+        centred=h - mean,
         w=w,
         share=gram.count / len(w),
         covariance=gram.block("features", "features", centered=True),
-        loadings=gram.block("features", "outputs", centered=True) @ span.to_basis,
-        mean=span.basis_mean,
+        loadings=gram.block("features", "outputs", centered=True) @ basis,
+        mean=mean,
+        eigenvalues=scale.square(),
     )
 
 
-def _second_order_variance(rows: _Rows, numerator: Tensor, norm2: Tensor, alignment: Tensor) -> Tensor:
+def _resolvents(power: float, eigenvalues: Tensor) -> list[tuple[float, float]]:
+    """(c, t²) such that Σ c (λ + t²)⁻¹ is λ^{-γ}; none for γ = 0.
+
+    For γ = ½ the trapezoid rule on (2/π)∫ eᵘ/(e²ᵘ + λ) du, 1e-5 of the value (only differences of it are used).
+    """
+    if power != 0.5:
+        return [(1.0, 0.0)] if power else []
+    step, tail = 0.6, 12.0
+    low, high = (0.5 * math.log(float(x)) for x in (eigenvalues.min(), eigenvalues.max()))
+    points = [low - tail + step * k for k in range(math.ceil((high - low + 2 * tail) / step) + 1)]
+    return [(2 / math.pi * step * math.exp(u), math.exp(2 * u)) for u in points]
+
+
+def _without(rows: _Rows, nodes: list[tuple[float, float]], power: float, delta: Tensor) -> tuple[Tensor, Tensor]:
+    """Numerator and ‖reference‖² without each sample, (m,) each."""
+    d = delta.unsqueeze(1)
+    h, c, eigenvalues = rows.h, rows.centred, rows.eigenvalues
+    xx, xa = rows.x.square().sum(1), rows.x @ rows.loadings
+    inner = rows.loadings.T @ rows.loadings
+    mean = (1 + d) * rows.mean - d * h
+
+    def quadratic(weight: Tensor | float) -> Tensor:
+        """‖(A - δ x̃ h̃ᵀ) W^{1/2}‖² for a diagonal W, each row its own."""
+        return (inner.diagonal() * weight - 2 * d * xa * weight * c + (d.square() * xx.unsqueeze(1)) * c.square() * weight).sum(1)
+
+    numerator, s = torch.zeros_like(delta), torch.zeros_like(delta)
+    for coefficient, shift in nodes:
+        resolvent = 1 / ((1 + d) * eigenvalues + shift)
+        v = resolvent * h
+        kappa = delta / (1 - delta * (h * v).sum(1))
+        along = (c * v).sum(1)
+        through = (v @ inner * v).sum(1) - 2 * delta * (xa * v).sum(1) * along + delta.square() * xx * along.square()
+        numerator = numerator + coefficient * (quadratic(resolvent) + kappa * through)
+        s = s + coefficient * ((mean.square() * resolvent).sum(1) + kappa * (mean * v).sum(1).square())
+    if power == 1:
+        reference = len(eigenvalues) - 2 * s + s.square()
+    elif power == 0.5:
+        trace = (1 + delta) * eigenvalues.sum() - delta * h.square().sum(1)
+        reference = trace - 2 * mean.square().sum(1) + s.square()
+    else:
+        numerator, s = quadratic(torch.ones_like(eigenvalues)), mean.square().sum(1)
+        hh, hbh = h.square().sum(1), (h.square() * eigenvalues).sum(1)
+        square = (1 + delta).square() * eigenvalues.square().sum() - 2 * delta * (1 + delta) * hbh + (delta * hh).square()
+        mbm = (1 + delta) * (mean.square() * eigenvalues).sum(1) - delta * (h * mean).sum(1).square()
+        reference = square - 2 * mbm + s.square()
+    return (1 + delta).square() * numerator, reference
+
+
+def _second_order_variance(rows: _Rows, nodes: list[tuple[float, float]], norm2: Tensor, alignment: Tensor) -> Tensor:
     """Variance of log(numerator) - log(norm2)/2 through pairs of samples: ½ Σ wᵢ²wⱼ² ψ(i,j)² over the degenerate kernel ψ.
 
-    With e = x̃g̃ᵀ - (Gg)gᵀ, ψ is ⟨eᵢ,eⱼ⟩ - x̃ᵢᵀGg̃ⱼ - x̃ⱼᵀGg̃ᵢ twice over the numerator, less that of ‖S_c‖², (x̃ᵢ·x̃ⱼ)² - 2x̃ᵢᵀSx̃ⱼ.
+    For a resolvent D and aᵢ = (x̃ᵢh̃ᵢᵀ - A), bᵢ = hᵢhᵢᵀ - B, ψ is ⟨aᵢD, aⱼ⟩ - ⟨aᵢ, A D bⱼ D⟩ - ⟨aⱼ, A D bᵢ D⟩ + Tr(A D bᵢ D bⱼ D Aᵀ)
+    - x̃ᵢᵀADh̃ⱼ - x̃ⱼᵀADh̃ᵢ, twice over the numerator, less that of ‖S_c‖², (x̃ᵢ·x̃ⱼ)² - 2x̃ᵢᵀSx̃ⱼ. (The constant is left out.)
     """
     m = min(len(rows.w), PAIR_ROWS)
-    x, g, c, w, alignment = (t[:m] for t in (rows.x, rows.g, rows.centred, rows.w, alignment))
-    kernel, across = x @ x.T, (x @ rows.loadings) @ g.T
-    mixed = across * (c @ g.T)
-    explained = g @ (rows.loadings.T @ rows.loadings) @ g.T
-    residual = kernel * (c @ c.T) - mixed - mixed.T + explained * (g @ g.T)
-    mean_term = (x @ rows.loadings) @ c.T
+    x, h, c, w, alignment = (t[:m] for t in (rows.x, rows.h, rows.centred, rows.w, alignment))
+    kernel, xa, inner = x @ x.T, x @ rows.loadings, rows.loadings.T @ rows.loadings
     squares = kernel.square() - alignment.unsqueeze(1) - alignment + norm2 - 2 * (x @ rows.covariance) @ x.T
-    pairs = 2 * (residual - mean_term - mean_term.T) / numerator - squares / norm2
+    pairs, numerator = torch.zeros_like(kernel), torch.zeros_like(norm2)
+    for coefficient, shift in nodes:
+        d = 1 / (rows.eigenvalues + shift)
+        v = h * d
+        mixed, mean_term, rest = (xa @ v.T) * (c @ v.T), (xa * d) @ c.T, d - d.square() * rows.eigenvalues
+        alone = ((v @ inner) * h * rest).sum(1) - (xa * c * rest).sum(1)  # 0 for γ = 1, where D B D = D
+        pairs += coefficient * (kernel * ((c * d) @ c.T) - mixed - mixed.T + (v @ inner @ v.T) * (h @ v.T))
+        pairs += coefficient * (alone.unsqueeze(1) + alone - mean_term - mean_term.T)
+        numerator += coefficient * (inner.diagonal() * d).sum()
+    if not nodes:
+        mean_term, alone = xa @ c.T, -(xa * c).sum(1)
+        pairs, numerator = kernel * (c @ c.T) + alone.unsqueeze(1) + alone - mean_term - mean_term.T, inner.trace()
+    pairs = 2 * pairs / numerator - squares / norm2
     off_diagonal = 1 - torch.eye(m, dtype=x.dtype, device=x.device)
     pairs = (pairs - (pairs * off_diagonal).sum() / off_diagonal.sum()) * off_diagonal
     every = (rows.share * len(rows.w) / m) ** 2

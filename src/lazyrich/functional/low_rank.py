@@ -17,7 +17,7 @@ from ._jackknife import jackknifed
 from ._span import Span, span_of, varies
 
 Reference = Literal["projection", "balanced", "outputs"]
-_POWER: dict[str, float] = {"projection": 1.0, "balanced": 0.5, "outputs": 0.0}
+_POWER: dict[str, float] = {"projection": 1.0, "balanced": 0.5, "outputs": 0.0}  # γ of B^{-γ}
 BAND = (1e-3, 1e-2, 1e-1)
 BAND_TOLERANCE = 0.02
 
@@ -111,16 +111,14 @@ def low_rank_measure(
         >>> low_rank_measure(x[:, 1:], outputs)  # 1 - sqrt(2/3)
         tensor(0.1835, dtype=torch.float64)
     """
+    power = _power(reference)
     gram = as_gram(features, outputs, weights=weights, needs=("outputs",))
-    if reference not in get_args(Reference):
-        raise ValueError(f"reference must be one of {', '.join(get_args(Reference))}, got {reference!r}")
-    if ridge and not rtol:
+    if not ridge:
+        return _measure(gram, span_of(gram, "outputs", rtol), power)
+    if not rtol:
         raise ValueError("ridge=True needs rtol, which sets its strength: λ = (rtol · largest singular value)²")
-    damping = 0.0
-    span = span_of(gram, "outputs", None if ridge else rtol)
-    if ridge and rtol:
-        damping = (rtol * float(span.singular_values[0])) ** 2
-    return _measure(gram, span, _POWER[reference], damping)
+    span = span_of(gram, "outputs")
+    return _measure(gram, span, power, damping=(rtol * float(span.singular_values[0])) ** 2)
 
 
 def low_rank_estimate(
@@ -129,6 +127,7 @@ def low_rank_estimate(
     *,
     weights: Tensor | None = None,
     rtol: float | None = None,
+    reference: Reference = "projection",
     retain: int = 1024,
 ) -> LowRankEstimate:
     """D_LR with its bias-corrected value, standard error, rank, band over ``rtol`` and isotropic reference.
@@ -139,7 +138,7 @@ def low_rank_estimate(
     1981). ``corrected``, ``stderr`` and ``interval`` are None with fewer than 8 samples or without retained rows.
 
     Args:
-        features, outputs, weights, rtol: as for :func:`low_rank_measure`.
+        features, outputs, weights, rtol, reference: as for :func:`low_rank_measure`.
         retain: rows on which the jackknife is evaluated (ignored for a Gram, which has its own).
 
     Raises:
@@ -152,11 +151,12 @@ def low_rank_estimate(
         >>> abs(estimate.corrected - 0.75) < 3 * estimate.stderr < 0.01
         True
     """
+    power = _power(reference)
     gram = as_gram(features, outputs, weights=weights, retain=retain, needs=("outputs",))
     span = span_of(gram, "outputs", rtol)
-    value = float(_measure(gram, span))
-    jackknife = jackknifed(gram, span)
-    band = low_rank_band(gram)
+    value = float(_measure(gram, span, power))
+    jackknife = jackknifed(gram, span, power)
+    band = {cut: float(_measure(gram, span_of(gram, "outputs", cut), power)) for cut in BAND}
     return LowRankEstimate(
         value=value,
         corrected=None if jackknife is None else jackknife.corrected,
@@ -164,16 +164,17 @@ def low_rank_estimate(
         interval=None if jackknife is None else jackknife.interval,
         rank=span.rank,
         band=band,
-        isotropic=isotropic_reference(span, gram.widths["features"]),
+        isotropic=isotropic_reference(span, gram.widths["features"], power),
         singular_values=tuple(span.singular_values.tolist()),
         num_samples=gram.count,
         warning=_band_warning(value, band),
     )
 
 
-def low_rank_band(gram: Gram) -> dict[float, float]:
-    """{rtol: D_LR} at 1e-3, 1e-2, 1e-1: how much hangs on output directions that carry little."""
-    return {rtol: float(_measure(gram, span_of(gram, "outputs", rtol))) for rtol in BAND}
+def _power(reference: str) -> float:
+    if reference not in _POWER:
+        raise ValueError(f"reference must be one of {', '.join(get_args(Reference))}, got {reference!r}")
+    return _POWER[reference]
 
 
 def isotropic_reference(span: Span, num_features: int, power: float = 1.0) -> float:
