@@ -122,11 +122,11 @@ def _rows(gram: Gram, span: Span) -> _Rows:
 def _resolvents(power: float, eigenvalues: Tensor) -> list[tuple[float, float]]:
     """(c, t²) such that Σ c (λ + t²)⁻¹ is λ^{-γ}; none for γ = 0.
 
-    For γ = ½ the trapezoid rule on (2/π)∫ eᵘ/(e²ᵘ + λ) du, 1e-5 of the value (only differences of it are used).
+    For γ = ½ the trapezoid rule on (2/π)∫ eᵘ/(e²ᵘ + λ) du, exact to 1e-7.
     """
     if power != 0.5:
         return [(1.0, 0.0)] if power else []
-    step, tail = 0.6, 12.0
+    step, tail = 0.5, 16.0
     low, high = (0.5 * math.log(float(x)) for x in (eigenvalues.min(), eigenvalues.max()))
     points = [low - tail + step * k for k in range(math.ceil((high - low + 2 * tail) / step) + 1)]
     return [(2 / math.pi * step * math.exp(u), math.exp(2 * u)) for u in points]
