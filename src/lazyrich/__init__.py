@@ -20,26 +20,47 @@ from .errors import (
     NonFiniteError,
     RankWarning,
 )
-from .functional import FeatureSpectrum, LowRankEstimate, NeuralCollapse
+from .functional import FeatureSpectrum, LowRankEstimate, ParameterNorm, PowerLaw
 from .gram import Gram
 from .measure import collect, measure
-from .richness import Richness, load, table
+from .metrics import (
+    AlphaReQ,
+    EffectiveRank,
+    KernelAlignment,
+    LowRankMeasure,
+    NeuralCollapse,
+    ParticipationRatio,
+    RankMe,
+    StableRank,
+)
+from .richness import Comparison, LayerRichness, Richness, load, table
 
 __version__ = _version("lazyrich")
 
 __all__ = [
+    "AlphaReQ",
     "CheckpointError",
+    "Comparison",
     "DataError",
     "DegenerateError",
+    "EffectiveRank",
     "FeatureSpectrum",
     "Gram",
     "HeadError",
+    "KernelAlignment",
+    "LayerRichness",
     "LowRankEstimate",
+    "LowRankMeasure",
     "MissingExtraError",
     "NeuralCollapse",
     "NonFiniteError",
+    "ParameterNorm",
+    "ParticipationRatio",
+    "PowerLaw",
+    "RankMe",
     "RankWarning",
     "Richness",
+    "StableRank",
     "collect",
     "functional",
     "load",

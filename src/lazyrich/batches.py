@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 from .errors import DataError
 
@@ -54,6 +54,13 @@ class Batch:
 
     inputs: Any
     targets: Tensor | None
+    counted: int | None = None  # samples after these only fill up the batch; None: all count
+
+    @property
+    def mask(self) -> Tensor | None:
+        """(n, places) which tokens count, if the inputs say so."""
+        mask = self.inputs.get("attention_mask") if isinstance(self.inputs, Mapping) else None
+        return mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
 
     def feed(self, model: nn.Module) -> Any:
         """Calls the model: mappings as keyword arguments, tuples and lists as positional ones."""
@@ -96,9 +103,8 @@ class Batch:
         """Targets of every place (token, pixel), if given so, and which places count (None: all)."""
         keep = None
         if isinstance(self.inputs, Mapping):
-            mask = self.inputs.get("attention_mask")
-            if isinstance(mask, Tensor) and mask.shape == (samples, places):
-                keep = mask.flatten() > 0
+            if self.mask is not None and self.mask.shape == (samples, places):
+                keep = self.mask.flatten() > 0
             return None, keep  # language models shift their labels inside: they do not belong to these places
         if self.targets is None or self.targets.is_floating_point() or self.targets.numel() != samples * places:
             return None, keep
@@ -111,28 +117,49 @@ def is_one_shot(data: object) -> bool:
     return isinstance(data, Iterator)
 
 
-def batches(data: Any, device: torch.device, num_samples: int | None = None) -> Iterator[Batch]:
+def batches(
+    data: Any, device: torch.device | None, num_samples: int | None = None, share: tuple[int, int] = (0, 1)
+) -> Iterator[Batch]:
     """Batches on a device, cut after ``num_samples``.
 
     ``data`` is a DataLoader or any iterable of batches, a tensor of inputs, or a tuple (inputs, targets) of tensors. A batch is
     a tensor, a pair (inputs, targets), or a mapping as Transformers models take it, with the targets under "labels".
+
+    ``share`` is (rank, number of processes) of processes that divide ``num_samples`` among them. All run equally many; what
+    one of them runs too many, and what a DistributedSampler repeated to fill up, is marked as not counted.
     """
     if num_samples is not None and not isinstance(num_samples, int):
         raise TypeError(f"num_samples must be a whole number, got {num_samples!r}")
     if num_samples is not None and num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    run = None if num_samples is None else _part(num_samples, 0, share[1])
+    limits = [] if num_samples is None else [_part(num_samples, *share)]
+    sampler = _sampler(data)
+    if isinstance(sampler, DistributedSampler):
+        limits.append(_part(len(sampler.dataset), sampler.rank, sampler.num_replicas))  # type: ignore[arg-type]
     seen = 0
     for item in _stream(data):
-        batch = _batch(_moved(item, device))
-        if num_samples is not None:
-            size = _length(batch.inputs)
-            if seen + size > num_samples:
-                batch = _cut(batch, size, num_samples - seen)
-                size = num_samples - seen
+        batch = _batch(item if device is None else _moved(item, device))
+        if limits:
+            size = first_dimension(batch.inputs)
+            if run is not None and seen + size > run:
+                batch, size = _cut(batch, size, run - seen), run - seen
+            left = min(limits) - seen
+            if left < size:
+                batch = replace(batch, counted=max(left, 0))
             seen += size
         yield batch
-        if num_samples is not None and seen >= num_samples:
+        if run is not None and seen >= run:
             return
+
+
+def _part(total: int, rank: int, processes: int) -> int:
+    """How many of ``total`` samples, dealt out in turn, fall to a process."""
+    return max(0, -(-(total - rank) // processes))
+
+
+def _sampler(data: Any) -> Any:
+    return getattr(data, "sampler", None) if isinstance(data, DataLoader) else None
 
 
 def _stream(data: Any) -> Iterable[Any]:
@@ -175,10 +202,11 @@ def _batch(item: Any) -> Batch:
     raise TypeError(f"a batch must be a tensor, a pair or a mapping, got {type(item).__name__}; use torch.as_tensor for arrays")
 
 
-def _length(value: Any) -> int:
+def first_dimension(value: Any) -> int:
+    """How many samples the inputs of a batch hold."""
     first = next(tensors_in(value), None)
     if first is None or first.ndim == 0:
-        raise DataError("num_samples needs batches whose first dimension counts samples")
+        raise DataError("the first dimension of a batch's inputs must count its samples, and these inputs have no tensor with dimensions")
     return len(first)
 
 
@@ -197,5 +225,7 @@ def _cut(batch: Batch, size: int, keep: int) -> Batch:
 
 def loader_shuffles(data: Any) -> bool:
     """Whether a DataLoader draws its samples in random order, so that weights given in order would not fit."""
-    sampler = getattr(data, "sampler", None) if isinstance(data, DataLoader) else None
+    sampler = _sampler(data)
+    if isinstance(sampler, DistributedSampler):
+        return sampler.shuffle
     return isinstance(sampler, (torch.utils.data.RandomSampler, torch.utils.data.WeightedRandomSampler))

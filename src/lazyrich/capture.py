@@ -1,24 +1,22 @@
-"""Runs a model over data and takes what its head sees: the features, the outputs, and nothing else.
-
-`Tap` finds the head and hooks it; `captured` is the loop over batches; `undisturbed` puts everything back.
-"""
+"""Runs a model on a batch and takes what its head sees: the features, the outputs, and nothing else."""
 
 from __future__ import annotations
 
-import random
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from .batches import Batch, tensors_in
-from .errors import DataError, HeadError
+from .errors import HeadError
+
+
+_SHARDING = ("FullyShardedDataParallel", "FSDPModule")  # by name, so that torch.distributed.fsdp is not imported for nothing
+MANY_OUTPUTS = 4096  # beyond, outputs are not copied: they follow from the features and the head's parameters
 
 
 @dataclass(frozen=True)
@@ -26,9 +24,34 @@ class Captured:
     """One batch as the measures take it, one row a sample."""
 
     features: Tensor
-    outputs: Tensor
+    outputs: Tensor | None  # None where there are too many to copy
+    num_outputs: int
     targets: Tensor | None
-    positions: bool  # rows are positions (tokens, pixels) of the inputs, not the inputs themselves
+    samples: int
+    places: int = 1  # rows are places (tokens, pixels) of the inputs, not the inputs themselves, where this is more than 1
+    row_index: Tensor | None = None  # (rows,) sample · places + place of each row; None: all in order
+
+    @property
+    def positions(self) -> bool:
+        """Whether each row is a place of an input."""
+        return self.places > 1
+
+    def counted(self, samples: int | None) -> Captured:
+        """Without the rows of samples after the first ``samples``, which padded the batch."""
+        if samples is None or samples >= self.samples:
+            return self
+        if self.row_index is None:
+            rows = torch.arange(samples * self.places, device=self.features.device)
+        else:
+            rows = (self.row_index < samples * self.places).nonzero()[:, 0]
+        return replace(
+            self,
+            features=self.features[rows],
+            outputs=None if self.outputs is None else self.outputs[rows],
+            targets=None if self.targets is None else self.targets[rows.to(self.targets.device)],
+            samples=samples,
+            row_index=None if self.row_index is None else self.row_index[rows],
+        )
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -88,15 +111,29 @@ class Tap:
         self._names = {module: name or "(the model itself)" for name, module in model.named_modules()}
         self.head: nn.Module | None = None if head is None else self._named(head)
         self._taken: tuple[Tensor, Tensor] | None = None
+        self._sharded = any(k.__name__ in _SHARDING for m in self._names for k in type(m).__mro__)
+        self._copied: tuple[Tensor | None, Tensor | None] | None = None
+
+    @property
+    def parameters(self) -> tuple[Tensor | None, Tensor | None]:
+        """Weight (C, p) and bias (C,) of the head; None where it has none or is not linear."""
+        if self._copied is not None:
+            return self._copied
+        return (None, None) if self.head is None else head_parameters(self.head)
 
     @property
     def name(self) -> str:
         """Dotted name of the head."""
         return "" if self.head is None else self._names[self.head]
 
-    def run(self, batch: Batch) -> Captured:
-        """One forward pass; the head is looked for if it is not known yet."""
-        returned = self._search(batch) if self.head is None else self._forward(batch, [self.head])
+    def run(self, batch: Batch, hooks: Callable[[ExitStack], None] | None = None) -> Captured:
+        """One forward pass; the head is looked for if it is not known yet. ``hooks`` may add more to it."""
+        if self.head is None:
+            returned = self._search(batch)
+            if self._sharded or hooks is not None:
+                returned = self._forward(batch, [self.found], hooks=hooks)
+        else:
+            returned = self._forward(batch, [self.head], hooks=hooks)
         if self._taken is None:
             raise HeadError(
                 f"the head {self.name!r} did not run in the forward pass of {type(self.model).__name__}; "
@@ -104,7 +141,14 @@ class Tap:
             )
         features, outputs = self._taken
         self._taken = None
-        return _rows(self.head, features, outputs, returned, batch)
+        return _rows(self.found, features, outputs, returned, batch)
+
+    @property
+    def found(self) -> nn.Module:
+        """The head; an error before it is known."""
+        if self.head is None:
+            raise HeadError("no batch has run yet")
+        return self.head
 
     def _named(self, head: nn.Module | str) -> nn.Module:
         if isinstance(head, str):
@@ -124,20 +168,32 @@ class Tap:
             return "The model has no linear layer (nn.Linear, 1×1 convolution, transformers' Conv1D)."
         return "Candidates: " + "; ".join(f"head={self._names[m]!r} ({_describe(m)})" for m in found)
 
-    def _forward(self, batch: Batch, watched: list[nn.Module], calls: list[_Call] | None = None) -> Any:
+    def _forward(
+        self,
+        batch: Batch,
+        watched: list[nn.Module],
+        calls: list[_Call] | None = None,
+        hooks: Callable[[ExitStack], None] | None = None,
+    ) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             given = next(tensors_in((args, kwargs)), None)
             returned = next(tensors_in(output), None)
             if given is None or returned is None:
                 return
             # copies, for whatever follows may write into them in place
-            self._taken = (given.detach().clone(), returned.detach().clone())
+            few = returned.shape[-1] <= MANY_OUTPUTS or not is_linear(module)
+            self._taken = (given.detach().clone(), returned.detach().clone() if few else returned.detach())
+            if self._sharded and module is self.head:  # the weights are whole only while the model runs
+                weight, bias = head_parameters(module)
+                self._copied = (None if weight is None else weight.clone(), None if bias is None else bias.clone())
             if calls is not None:
                 calls.append(_Call(self._names[module], module, given, returned))
 
         with ExitStack() as stack:
             for module in watched:
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+            if hooks is not None:
+                hooks(stack)
             return batch.feed(self.model)
 
     def _search(self, batch: Batch) -> Any:
@@ -196,8 +252,8 @@ def _unique(modules: list[nn.Module]) -> list[nn.Module]:
     return list(dict.fromkeys(modules))
 
 
-def _rows(head: nn.Module | None, features: Tensor, outputs: Tensor, returned: Any, batch: Batch) -> Captured:
-    """Brings what the head saw to one row a sample."""
+def _rows(head: nn.Module, features: Tensor, outputs: Tensor, returned: Any, batch: Batch) -> Captured:
+    """Brings what the head saw to one row a sample, or a row a place where the model answers at every place."""
     if isinstance(head, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         channel = -1 - len(head.kernel_size)
         features, outputs = features.movedim(channel, -1), outputs.movedim(channel, -1)
@@ -213,8 +269,13 @@ def _rows(head: nn.Module | None, features: Tensor, outputs: Tensor, returned: A
         )
     samples, width = len(outputs), outputs.shape[-1]
     places = outputs[..., 0].numel() // max(samples, 1)
+    many = width > MANY_OUTPUTS and is_linear(head)
+
+    def captured(choose: Callable[[Tensor], Tensor], targets: Tensor | None, **more: Any) -> Captured:
+        return Captured(choose(features), None if many else choose(outputs), width, targets, samples, **more)
+
     if outputs.ndim == 2 or places == 1:
-        return Captured(features.flatten(0, -2), outputs.flatten(0, -2), batch.sample_targets(samples), False)
+        return captured(lambda x: x.flatten(0, -2), batch.sample_targets(samples))
 
     # The head ran at many places of every input: tokens of a sequence, pixels of a map.
     features, outputs = features.flatten(1, -2), outputs.flatten(1, -2)
@@ -222,71 +283,21 @@ def _rows(head: nn.Module | None, features: Tensor, outputs: Tensor, returned: A
     everywhere = any(x.numel() == outputs.numel() and len(x) == samples for x in tensors_in(returned))
     if everywhere or not answers:
         targets, keep = batch.position_targets(samples, places)
-        features, outputs = features.flatten(0, 1), outputs.flatten(0, 1)
-        if keep is not None:
-            keep = keep.to(features.device)
-            features, outputs = features[keep], outputs[keep]
-            targets = None if targets is None else targets[keep.to(targets.device)]
-        return Captured(features, outputs, targets, True)
+        if keep is None:
+            return captured(lambda x: x.flatten(0, 1), targets, places=places)
+        index = keep.nonzero()[:, 0].to(features.device)
+        targets = None if targets is None else targets[keep.to(targets.device)]
+        return captured(lambda x: x.flatten(0, 1)[index], targets, places=places, row_index=index)
     answer = answers[0].detach()
     targets = batch.sample_targets(samples)
     chosen = (outputs == answer.unsqueeze(1)).all(-1)  # one place was picked, as GPT-2 classifiers pick the last token
     if bool(chosen.any(1).all()):
         place = chosen.int().argmax(1)
         row = torch.arange(samples, device=features.device)
-        return Captured(features[row, place], outputs[row, place], targets, False)
+        return captured(lambda x: x[row, place], targets)
     if isinstance(head, nn.Linear) and not torch.allclose(outputs.mean(1).to(answer), answer, rtol=1e-2, atol=1e-3):
         raise HeadError(
             f"the head ran at {places} places of every input and the model returned one answer of shape {tuple(answer.shape)} "
             "that is neither one of them nor their mean; pool the features before the head, or pass another head="
         )
-    return Captured(features.mean(1), outputs.mean(1), targets, False)  # exact for a linear head
-
-
-@contextmanager
-def undisturbed(model: nn.Module, data: object, device: torch.device | str | None) -> Iterator[torch.device]:
-    """Evaluation mode without gradients, on a device; afterwards, and after an exception, all is as it was.
-
-    That is: the mode of every module, the place of the parameters, the random states of torch, numpy and python, and the
-    generator of the data loader.
-    """
-    modes = {module: module.training for module in model.modules()}
-    places = {x.device for x in (*model.parameters(), *model.buffers())}
-    home = next(iter(places), torch.device("cpu"))
-    target = home if device is None else _device(device)
-    moves = bool(places) and places != {target} and device is not None
-    if moves and len(places) > 1:
-        raise DataError(f"device={device!s}: the model is spread over {sorted(map(str, places))}; leave device=None")
-    generators = _generators(data)
-    states = [(g, g.get_state()) for g in generators]
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's, to be put back
-    gpus = [d for d in {home, target} if d.type == "cuda"]
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=[torch.cuda.current_device() if d.index is None else d for d in gpus]))
-        stack.callback(np.random.set_state, numpy_state)
-        stack.callback(random.setstate, python_state)
-        for generator, state in states:
-            stack.callback(generator.set_state, state)
-        if moves:
-            stack.callback(model.to, home)
-            model.to(target)
-        for module, training in modes.items():
-            stack.callback(setattr, module, "training", training)
-        model.eval()
-        stack.enter_context(torch.no_grad())
-        if "torch._dynamo" in sys.modules:  # compiled code does not run hooks that were added later
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        yield target
-
-
-def _device(device: torch.device | str) -> torch.device:
-    try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise DataError(f"device={device!r} is not a device that PyTorch knows, such as cpu, cuda:0 or mps") from error
-
-
-def _generators(data: object) -> list[torch.Generator]:
-    holders = (data, getattr(data, "sampler", None), getattr(getattr(data, "batch_sampler", None), "sampler", None))
-    found = [getattr(holder, "generator", None) for holder in holders]
-    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+    return captured(lambda x: x.mean(1), targets)  # exact for a linear head

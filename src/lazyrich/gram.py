@@ -17,16 +17,20 @@ give the same bits, as one batch of everything. Memory is O((p + C)²), independ
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from ._row_sample import RowSample
 from .errors import DataError, NonFiniteError
+from .processes import Processes
 
 BLOCK_ROWS = 1024
 LARGEST = 1e60  # beyond, sums of fourth powers leave float64
+STATE = (
+    "header", "sum", "features", "cross", "small", "quartic", "cubic", "square", "pilot",
+    "pending_features", "pending_small", "pending_weights", "kept_features", "kept_small", "kept_weights", "kept_numbers",
+)  # fmt: skip
 
 
 class Gram:
@@ -35,6 +39,10 @@ class Gram:
     Args:
         retain: rows kept for the jackknife (uniform over everything seen, chosen by a hash of the row's index, so the
             choice depends neither on batch sizes nor on a random generator). ``0`` keeps none: no error bars.
+        first_row, row_step: which rows of the whole data these are: the i-th is number ``first_row + i · row_step``. Processes
+            that share the data keep the same subset as one process would if each says which rows it has.
+        num_outputs: how many outputs the block of outputs stands for, if they were brought to fewer columns without
+            changing their inner products (see ``functional.compressed_head``).
 
     Example:
         >>> import torch
@@ -45,17 +53,19 @@ class Gram:
         (tensor([3.], dtype=torch.float64), tensor([[2.6667]], dtype=torch.float64))
     """
 
-    def __init__(self, *, retain: int = 1024) -> None:
+    def __init__(self, *, retain: int = 1024, first_row: int = 0, row_step: int = 1, num_outputs: int | None = None) -> None:
         if retain < 0:
             raise ValueError(f"retain is a number of rows, 0 or more, got {retain}")
         self.retain = retain
+        self.first_row, self.row_step = first_row, row_step
+        self._num_outputs = num_outputs
         self.num_rows = 0
         self.weight_sum = 0.0
         self.squared_weight_sum = 0.0
         self.uniform = True
         self._updates = 0
         self._widths: dict[str, int] = {}
-        self._dtypes: dict[str, torch.dtype] = {}
+        self._eps: dict[str, float] = {}
         self._device = torch.device("cpu")
         self._pending_rows = 0
 
@@ -106,7 +116,7 @@ class Gram:
             self._start(blocks, widths)
         for name, x in blocks.items():
             if x.is_floating_point():  # the coarsest precision seen decides the cuts
-                self._dtypes[name] = max(self._dtypes[name], x.dtype, key=lambda t: torch.finfo(t).eps)
+                self._eps[name] = max(self._eps[name], torch.finfo(x.dtype).eps)
         if weights is not None:
             self.uniform = False
             if bool((weights == 0).any()):
@@ -130,18 +140,21 @@ class Gram:
 
     def _start(self, blocks: dict[str, Tensor], widths: dict[str, int]) -> None:
         self._widths = widths
-        self._dtypes = {name: x.dtype if x.is_floating_point() else torch.float64 for name, x in blocks.items()}
+        self._eps = {name: torch.finfo(x.dtype if x.is_floating_point() else torch.float64).eps for name, x in blocks.items()}
         feature_device = blocks["features"].device
         self._device = torch.device("cpu") if feature_device.type == "mps" else feature_device  # mps has no float64
         double = any(blocks[name].dtype == torch.float64 for name in ("features", "outputs") if name in blocks)
-        self._product_dtype = torch.float64 if double else torch.float32
-        p, small = widths["features"], sum(widths.values()) - widths["features"]
+        self._allocate(torch.float64 if double else torch.float32)
+
+    def _allocate(self, product_dtype: torch.dtype) -> None:
+        p = self._widths["features"]
+        small = sum(self._widths.values()) - p
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
             return torch.zeros(*shape, dtype=dtype, device=self._device)
 
-        self._pending = (zeros(BLOCK_ROWS, p, dtype=self._product_dtype), zeros(BLOCK_ROWS, small), zeros(BLOCK_ROWS))
-        self._pilot: tuple[Tensor, Tensor] | None = None
+        self._pending = (zeros(BLOCK_ROWS, p, dtype=product_dtype), zeros(BLOCK_ROWS, small), zeros(BLOCK_ROWS))
+        self._pilot = zeros(p + small)
         self._sum = zeros(p + small)  # Σ w h
         self._features = zeros(p, p)  # Σ w Φ Φᵀ
         self._cross = zeros(p, small)  # Σ w Φ [f̂|f*]ᵀ
@@ -149,8 +162,8 @@ class Gram:
         self._quartic = zeros(1)  # Σ w²‖Φ‖⁴
         self._cubic = zeros(p)  # Σ w²‖Φ‖²Φ
         self._square = zeros(p + 1)  # Σ w² [Φ|‖Φ‖²]
-        self._kept = (zeros(0, p, dtype=self._product_dtype), zeros(0, small), zeros(0))
-        self._kept_priority = np.empty(0, dtype=np.uint64)
+        nothing = (zeros(0, p, dtype=product_dtype), zeros(0, small), zeros(0))
+        self._kept = RowSample(self.retain, nothing, np.empty(0, dtype=np.int64))
 
     def _append(self, blocks: dict[str, Tensor], weights: Tensor | None) -> None:
         features, n = blocks["features"], len(blocks["features"])
@@ -175,11 +188,13 @@ class Gram:
             return
         features, small, weights = (x[:m] for x in self._pending)
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
-            self._keep(features, small, weights)
-            if self._pilot is None:
+            numbers = self.first_row + self.row_step * np.arange(self.num_rows, self.num_rows + m)
+            self._kept.offer((features, small, weights), numbers)
+            if self.num_rows == 0:
                 share = weights / weights.sum()
-                self._pilot = ((share @ features.double()).to(self._product_dtype), share @ small)
-            y, z = features - self._pilot[0], small - self._pilot[1]
+                self._pilot.copy_(torch.cat([(share @ features.double()).to(features.dtype), share @ small]))
+            p = self._widths["features"]
+            y, z = features - self._pilot[:p].to(features.dtype), small - self._pilot[p:]
             # A power of two brings the block to order one: squares neither overflow nor vanish in float32.
             scale = torch.exp2(-torch.frexp(y.abs().amax().clamp_min(torch.finfo(y.dtype).tiny)).exponent.to(y.dtype))
             y *= scale
@@ -204,36 +219,6 @@ class Gram:
         self.num_rows += m
         self._pending_rows = 0
 
-    def _keep(self, features: Tensor, small: Tensor, weights: Tensor) -> None:
-        """Updates the uniform subset: the ``retain`` rows whose index has the smallest hash."""
-        if not self.retain:
-            return
-        new = _hash(np.arange(self.num_rows, self.num_rows + len(features), dtype=np.uint64))
-        self._select((features, small, weights), new)
-
-    def _select(self, rows: tuple[Tensor, ...], priority: np.ndarray) -> None:
-        held = len(self._kept_priority)
-        everything = np.concatenate([self._kept_priority, priority])
-        if len(everything) > self.retain:
-            chosen = np.sort(np.argpartition(everything, self.retain - 1)[: self.retain])
-        else:
-            chosen = np.arange(len(everything))
-        coming = chosen[chosen >= held]
-        if not len(coming):
-            return
-        index = torch.from_numpy(coming - held).to(self._device)
-        if held < self.retain:
-            staying = torch.from_numpy(chosen[chosen < held]).to(self._device)
-            kept = [torch.cat([old[staying], new[index]]) for old, new in zip(self._kept, rows, strict=True)]
-            self._kept = (kept[0], kept[1], kept[2])
-            self._kept_priority = everything[chosen]
-        else:  # as many leave as come: write in place
-            leaving = np.setdiff1d(np.arange(held), chosen[chosen < held], assume_unique=True)
-            place = torch.from_numpy(leaving).to(self._device)
-            for old, new in zip(self._kept, rows, strict=True):
-                old.index_copy_(0, place, new[index])
-            self._kept_priority[leaving] = everything[coming]
-
     # --- merging and saving --------------------------------------------------------------------------------------
 
     def merge(self, other: Gram) -> Gram:
@@ -243,32 +228,68 @@ class Gram:
         if not self._widths:
             self.load_state_dict(other.state_dict())
             return self
-        if self._widths != other._widths:
-            raise DataError(f"cannot merge a Gram with blocks {other._widths} into one with blocks {self._widths}")
-        if self._product_dtype != other._product_dtype:
-            raise DataError(f"cannot merge products in {other._product_dtype} with products in {self._product_dtype}")
+        self._must_match(other._widths, other.product_eps)
         self._flush()
         other._flush()
-        if other._pilot is None:
+        if other.num_rows == 0:
             return self
-        if self._pilot is None:
+        if self.num_rows == 0:
             self.load_state_dict(other.state_dict())
             return self
-        shift = torch.cat([(a.double() - b.double()) for a, b in zip(other._pilot, self._pilot, strict=True)]).to(self._device)
-        moved = other._about(shift)
-        for name, value in moved.items():
+        for name, value in other._about(other._pilot - self._pilot.to(other._device)).items():
             getattr(self, name).add_(value.to(self._device))
-        if self.retain:
-            kept = tuple(x.to(self._device) for x in other._kept)
-            self._select(kept, other._kept_priority)
-        for name, dtype in other._dtypes.items():
-            self._dtypes[name] = max(self._dtypes[name], dtype, key=lambda t: torch.finfo(t).eps)
-        self.num_rows += other.num_rows
-        self.weight_sum += other.weight_sum
-        self.squared_weight_sum += other.squared_weight_sum
+        self._kept.offer(tuple(x.to(self._device) for x in other._kept.rows), other._kept.numbers)
+        self._eps = {name: max(eps, other._eps[name]) for name, eps in self._eps.items()}
+        for name in ("num_rows", "weight_sum", "squared_weight_sum", "_updates"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.uniform = self.uniform and other.uniform
-        self._updates += other._updates
         return self
+
+    def reduce(self, processes: Processes) -> None:
+        """Becomes, on every process, the sum of all their Grams: pilots and kept rows are exchanged, sums are added.
+
+        Raises:
+            DataError: on every process, if their blocks or dtypes do not match.
+        """
+        mine = None
+        if self.count:
+            self._flush()
+            counts = (self.num_rows, self.weight_sum, self.squared_weight_sum, self._updates)
+            kept = tuple(x.cpu() for x in self._kept.rows), self._kept.numbers
+            mine = (self._widths, self._eps, self.product_eps, self.uniform, self._pilot.cpu(), counts, kept)
+        every = [head for head in processes.gather(mine) if head is not None]
+        if not every or not processes.together:
+            return
+        widths, _, product_eps, _, pilot, *_ = every[0]
+        for head in every:
+            if head[0] != widths:
+                raise DataError(f"the processes disagree on the widths of features, outputs and targets: {widths} and {head[0]}")
+            if head[2] != product_eps:
+                raise DataError("the processes disagree on the dtype of the features: single and double precision")
+        if self.num_rows:
+            moved = self._about(self._pilot - pilot.to(self._device))
+        else:
+            self._widths = widths
+            self._allocate(torch.float64 if product_eps < 1e-10 else torch.float32)
+            moved = {name: getattr(self, name) for name in self._SUMS}
+        for name, value in moved.items():
+            processes.add(value)
+            setattr(self, name, value)
+        self._pilot = pilot.to(self._device)
+        self._eps = {name: max(head[1][name] for head in every) for name in widths}
+        self.uniform = all(head[3] for head in every)
+        totals = (sum(counts) for counts in zip(*(head[5] for head in every), strict=True))
+        self.num_rows, self.weight_sum, self.squared_weight_sum, self._updates = totals
+        self._kept = RowSample(self.retain, tuple(x[:0] for x in self._kept.rows), np.empty(0, dtype=np.int64))
+        for head in every:
+            rows, numbers = head[6]
+            self._kept.offer(tuple(x.to(self._device) for x in rows), numbers)
+
+    def _must_match(self, widths: dict[str, int], product_eps: float) -> None:
+        if self._widths != widths:
+            raise DataError(f"cannot merge a Gram with blocks {widths} into one with blocks {self._widths}")
+        if self.product_eps != product_eps:
+            raise DataError("cannot merge products in float32 with products in float64: the features had different dtypes")
 
     def _about(self, shift: Tensor) -> dict[str, Tensor]:
         """The sums of ``h + shift`` in place of ``h``, where ``h`` is measured from the pilot."""
@@ -280,7 +301,7 @@ class Gram:
         if self.uniform:
             projected = self._features @ d
         else:
-            y, kept_weights = self._kept_deviation(), self._kept[2]
+            y, kept_weights = self._kept_deviation(), self._kept.rows[2]
             projected = self.num_rows / max(len(y), 1) * ((kept_weights.square() * (y @ d)) @ y)
         both = torch.outer(sum_d, d)
         across = torch.outer(sum_e, e)
@@ -300,51 +321,66 @@ class Gram:
         }
 
     def _kept_deviation(self) -> Tensor:
-        if self._pilot is None:
-            raise DataError("the Gram is empty: call update first")
-        return self._kept[0].double() - self._pilot[0].double()
+        return self._kept.rows[0].double() - self._pilot[: self._widths["features"]]
 
     _SUMS = ("_sum", "_features", "_cross", "_small", "_quartic", "_cubic", "_square")
-    _COUNTS = ("retain", "num_rows", "weight_sum", "squared_weight_sum", "uniform", "_updates", "_pending_rows")
+    _COUNTS = (
+        "retain", "first_row", "row_step", "num_rows", "weight_sum", "squared_weight_sum", "uniform", "_updates", "_pending_rows",
+    )  # fmt: skip
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything, pending rows too, as tensors and plain values: ``torch.save`` it, load it with weights only."""
-        state: dict[str, Any] = {name: getattr(self, name) for name in self._COUNTS}
-        state["widths"] = dict(self._widths)
-        state["dtypes"] = {name: str(dtype).removeprefix("torch.") for name, dtype in self._dtypes.items()}
-        if self._widths:
-            state["sums"] = {name: getattr(self, name).clone() for name in self._SUMS}
-            state["pilot"] = None if self._pilot is None else [x.clone() for x in self._pilot]
-            state["pending"] = [x.clone() for x in self._pending]
-            state["kept"] = [x.clone() for x in self._kept]
-            state["kept_priority"] = torch.from_numpy(self._kept_priority.view(np.int64).copy())
-        return state
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state by name, pending rows too: the tensors themselves, not copies, and a header of all counts."""
+        blocks = ("features", "outputs", "targets")
+        header = [float(getattr(self, name)) for name in self._COUNTS] + [float(self._num_outputs or 0)]
+        header += [float(self._widths.get(name, 0)) for name in blocks] + [self._eps.get(name, 0.0) for name in blocks]
+        state = {"header": torch.tensor(header, dtype=torch.float64)}
+        if not self._widths:
+            return state | {name: torch.zeros(0, dtype=torch.float64) for name in STATE[1:]}
+        values = [getattr(self, name) for name in self._SUMS] + [self._pilot, *self._pending, *self._kept.rows]
+        return state | dict(zip(STATE[1:], [*values, torch.from_numpy(self._kept.numbers)], strict=True))
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    @classmethod
+    def from_tensors(cls, state: dict[str, Tensor]) -> Gram:
+        """A Gram over the tensors that :meth:`tensors` gave; it goes on writing into them.
+
+        Raises:
+            DataError: not such a state.
+        """
+        missing = [name for name in STATE if not isinstance(state.get(name), Tensor)]
+        if missing:
+            raise DataError(f"not the state of a Gram: {', '.join(missing)} missing")
+        header = state["header"].tolist()
+        counts, rest = header[: len(cls._COUNTS)], header[len(cls._COUNTS) :]
+        if len(rest) != 7:
+            raise DataError(f"not the state of a Gram: the header has {len(header)} entries")
+        gram = cls(retain=int(counts[0]), num_outputs=int(rest[0]) or None)
+        for name, value in zip(cls._COUNTS, counts, strict=True):
+            setattr(gram, name, type(getattr(gram, name))(value))
+        for name, width, eps in zip(("features", "outputs", "targets"), rest[1:4], rest[4:], strict=True):
+            if width:
+                gram._widths[name], gram._eps[name] = int(width), eps
+        if gram._widths:
+            gram._device = state["sum"].device
+            values = [state[name] for name in STATE[1:]]
+            for name, value in zip(cls._SUMS, values, strict=False):
+                setattr(gram, name, value)
+            gram._pilot, *rows, numbers = values[len(cls._SUMS) :]
+            gram._pending = (rows[0], rows[1], rows[2])
+            gram._kept = RowSample(gram.retain, tuple(rows[3:]), numbers.cpu().numpy())
+        return gram
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A copy of :meth:`tensors`: ``torch.save`` it, load it with weights only."""
+        return {name: x.clone() for name, x in self.tensors().items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes over what :meth:`state_dict` gave; further updates continue as if never interrupted.
 
         Raises:
             DataError: not such a state; nothing is changed.
         """
-        missing = {*self._COUNTS, "widths", "dtypes"} - set(state)
-        if not missing and state["widths"]:
-            missing = {"sums", "pilot", "pending", "kept", "kept_priority"} - set(state)
-        if missing:
-            raise DataError(f"not the state of a Gram: {', '.join(sorted(missing))} missing")
-        for name in self._COUNTS:
-            setattr(self, name, state[name])
-        self._widths = dict(state["widths"])
-        self._dtypes = {name: getattr(torch, dtype) for name, dtype in state["dtypes"].items()}
-        if self._widths:
-            for name in self._SUMS:
-                setattr(self, name, state["sums"][name].clone())
-            self._pilot = None if state["pilot"] is None else (state["pilot"][0].clone(), state["pilot"][1].clone())
-            pending, kept = [x.clone() for x in state["pending"]], [x.clone() for x in state["kept"]]
-            self._pending = (pending[0], pending[1], pending[2])
-            self._kept = (kept[0], kept[1], kept[2])
-            self._kept_priority = state["kept_priority"].numpy().copy().view(np.uint64)
-            self._product_dtype = pending[0].dtype
-            self._device = pending[0].device
+        loaded = Gram.from_tensors(state)
+        self.__dict__.update(Gram.from_tensors(loaded.state_dict()).__dict__)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -366,17 +402,22 @@ class Gram:
 
     def eps(self, name: str) -> float:
         """Rounding unit of the activations of a block, the coarsest seen."""
-        return torch.finfo(self._dtypes[name]).eps
+        return self._eps[name]
 
     @property
     def product_eps(self) -> float:
         """Rounding unit of the products of features with features."""
-        return torch.finfo(self._product_dtype).eps
+        return torch.finfo(self._pending[0].dtype).eps
+
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs the network has; more than the block has columns if they were compressed."""
+        return self._num_outputs or self._widths.get("outputs", 0)
 
     def mean(self, name: str) -> Tensor:
         """Weighted mean of a block, (width,) float64."""
         self._ready()
-        return self._pilot_of(name) + self._drift(name)
+        return self._pilot[self._columns(name)] + self._drift(name)
 
     def block(self, first: str, second: str, *, centered: bool = False) -> Tensor:
         """Weighted second moment ⟨first|second⟩, (width, width) float64; with ``centered`` the covariance."""
@@ -399,13 +440,13 @@ class Gram:
         They come in the order of their hash, so that any first part of them is a uniform subset too.
         """
         self._ready()
-        order = torch.from_numpy(np.argsort(self._kept_priority, kind="stable")).to(self._device)
+        order = self._kept.order()
         rows = {"features": (self._kept_deviation() - self._drift("features"))[order]}
         p = self._widths["features"]
         for name in list(self._widths)[1:]:
             columns = self._columns(name)
-            rows[name] = self._kept[1][order, columns.start - p : columns.stop - p]
-        return rows, self._kept[2][order] / self.weight_sum
+            rows[name] = self._kept.rows[1][order, columns.start - p : columns.stop - p]
+        return rows, self._kept.rows[2][order] / self.weight_sum
 
     def _ready(self) -> None:
         if self.count == 0:
@@ -419,11 +460,6 @@ class Gram:
         names = list(self._widths)
         start = sum(self._widths[other] for other in names[: names.index(name)])
         return slice(start, start + self._widths[name])
-
-    def _pilot_of(self, name: str) -> Tensor:
-        if self._pilot is None:
-            raise DataError("the Gram is empty: call update first")
-        return torch.cat([x.double() for x in self._pilot])[self._columns(name)]
 
     def _drift(self, name: str) -> Tensor:
         return self._sum[self._columns(name)] / self.weight_sum
@@ -439,11 +475,3 @@ class Gram:
         if first == "features":
             return self._cross[:, columns]
         return self._small[slice(rows.start - p, rows.stop - p), columns]
-
-
-def _hash(index: np.ndarray) -> np.ndarray:
-    """SplitMix64 (Steele, Lea, Flood 2014): spreads consecutive indices evenly over 64 bits."""
-    x = (index + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .batches import batches, is_one_shot, loader_shuffles
-from .capture import Captured, Tap, head_parameters, undisturbed, unwrapped
-from .errors import DataError
-from .functional import feature_spectrum, low_rank_estimate, low_rank_measure, neural_collapse
-from .functional._inputs import one_hot
-from .functional.neural_collapse import class_means, nearest_mean_disagrees
+from .batches import is_one_shot, loader_shuffles, tensors_in
+from .capture import Tap, unwrapped
+from .errors import DataError, RankWarning
+from .functional import (
+    alpha_req,
+    effective_rank,
+    feature_spectrum,
+    kernel_alignment,
+    low_rank_estimate,
+    neural_collapse,
+    parameter_norm,
+    participation_ratio,
+    rankme,
+    stable_rank,
+    target_alignment,
+)
+from .functional._sketched import unprojected_norm
+from .functional.low_rank import sketched_low_rank
+from .functional.neural_collapse import class_means, holds_labels, nearest_mean_disagrees
 from .gram import Gram
-from .progress import progress_bar
-from .richness import Richness
+from .layers import LayerTaps, Pooling
+from .narrow import NarrowGram
+from .passes import Pass, class_weights
+from .processes import Processes
+from .richness import Comparison, LayerRichness, Richness
+from .undisturbed import undisturbed
+
+IMBALANCE = 1.5  # classes whose shares differ by more are said to be unequal
 
 
 def measure(
@@ -25,9 +45,14 @@ def measure(
     data: Any,
     *,
     head: nn.Module | str | None = None,
+    layers: str | Sequence[str] | None = None,
+    pooling: Pooling = "average",
+    start: nn.Module | None = None,
     num_samples: int | None = None,
     sample_weights: Tensor | None = None,
+    class_balanced: bool = False,
     nc4: bool = False,
+    distributed: bool = True,
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> Richness:
@@ -37,23 +62,34 @@ def measure(
     afterwards, also after an exception, its mode, hooks, device and every random state are as they were.
 
     Args:
-        model: any ``nn.Module`` with a linear head; wrapped in DataParallel, DDP or torch.compile too.
+        model: any ``nn.Module`` with a linear head; wrapped in DataParallel, DDP, FSDP or torch.compile too.
         data: a DataLoader or any iterable of batches, a tensor of inputs, or a tuple (inputs, targets). A batch is a tensor, a
             pair (inputs, targets), or a mapping that the model takes as keyword arguments, targets under "labels".
         head: the head, its dotted name, or None: the linear layer whose output the model returns, else the last that ran.
-        num_samples: stop after this many.
-        sample_weights: (n,) not negative, in the order of the data.
+        layers: also measure what these layers see, against the same outputs: "all" for every linear and convolution layer, or
+            dotted names of modules. What the head sees is the last of them.
+        pooling: how a map (n, c, h, w) or a sequence (n, tokens, d) that a layer sees becomes rows: "average" over places,
+            "flatten" to one long vector, "positions" (every place is a sample), "first" or "last" token. Tokens that an
+            ``attention_mask`` leaves out do not count. Where the head answers at every token, layers are taken there too.
+        start: a copy of the network as it was at the start (``copy.deepcopy`` before training): adds S_init and the distance
+            of the parameters.
+        num_samples: stop after this many, over all processes.
+        sample_weights: (n,) not negative, in the order of the data (of this process).
+        class_balanced: weigh samples so that every class counts the same; takes a first pass over the labels.
         nc4: also compute NC4, which takes a second pass.
+        distributed: in an initialised process group, measure the data of all processes together; every one returns the same.
+            What a DistributedSampler repeats to fill up is not counted twice.
         device: where to run; by default where the model is.
         progress: show a bar (needs ``lazyrich[cli]``).
 
     Returns:
-        :class:`Richness`. Class labels (integers, or exact one-hot rows) add neural collapse and quality; real targets
-        add quality; without targets both are None.
+        :class:`Richness`. Class labels (integers, or exact one-hot rows) add neural collapse and quality; other targets
+        (real, multi-label) add quality and target alignment; without targets these are None.
 
     Raises:
-        HeadError: no head, or more than one; the message lists the candidates.
-        DataError: empty or used-up data, fewer than two samples, shapes that do not match, labels out of range.
+        HeadError: no head, or more than one, or no such layer; the message lists the candidates.
+        DataError: empty or used-up data, fewer than two samples, shapes that do not match, labels out of range; and, where
+            several processes measure together, an error on one of them or data that end at different times.
         NonFiniteError: NaN or infinity in features or outputs; names the batch.
         DegenerateError: constant features or outputs.
 
@@ -67,23 +103,21 @@ def measure(
         >>> abs(r.low_rank_corrected - (1 - (4 / 64) ** 0.5)) < 3 * r.low_rank_stderr
         True
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if nc4 and is_one_shot(data):
-        raise DataError(
-            "nc4=True takes a second pass, and data is an iterator that can be used once: pass a DataLoader or a list"
-        )
-    if sample_weights is not None and not isinstance(sample_weights, Tensor):
-        raise TypeError(f"sample_weights must be a tensor, got {type(sample_weights).__name__}; use torch.as_tensor")
-    if sample_weights is not None and loader_shuffles(data):
-        raise DataError("sample_weights are in the order of the data, and this DataLoader shuffles: use shuffle=False")
+    _check(model, data, sample_weights, start, class_balanced, nc4)
+    processes = Processes(distributed)
     model = unwrapped(model)
-    with undisturbed(model, data, device) as place:
+    with processes.all_or_none(), undisturbed(model, data, device) as place:
         tap = Tap(model, head)
-        gram, positions = _fill(tap, data, place, num_samples, sample_weights, progress)
-        result = _read(gram, tap, positions)
+        per_class = class_weights(data, sample_weights, num_samples, processes) if class_balanced else None
+        run = Pass(tap, data, place, num_samples, sample_weights, per_class, processes, progress)
+        taps = None if layers is None else LayerTaps(model, layers, pooling)
+        gram, inner, beginning = _fill(run, taps, None if start is None else unwrapped(start))
+        comparison = _comparison(gram, model, start, beginning)
+        result = replace(_read(gram, run), comparison=comparison)
+        if taps is not None:
+            result = replace(result, layers=_read_layers(inner, taps, run), notes=result.notes + _left_out(taps))
         if nc4 and result.neural_collapse is not None:
-            disagree = _disagreement(tap, data, place, num_samples, sample_weights, gram, progress)
+            disagree = _disagreement(run, gram)
             result = replace(result, neural_collapse=replace(result.neural_collapse, nc4=disagree))
     return result
 
@@ -97,85 +131,91 @@ def collect(
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> Gram:
-    """The pass over the data alone: a :class:`Gram` of features, outputs and targets, for :mod:`lazyrich.functional`.
+    """The pass over this process's data alone: a :class:`Gram` of features, outputs and targets, for :mod:`lazyrich.functional`.
 
     Arguments and errors as for :func:`measure`. Held-out quality, for example, is
     ``held_out_quality(feature_spectrum(collect(model, train)), collect(model, test))``.
     """
+    _check(model, data)
     model = unwrapped(model)
     with undisturbed(model, data, device) as place:
-        return _fill(Tap(model, head), data, place, num_samples, None, progress)[0]
+        run = Pass(Tap(model, head), data, place, num_samples, None, None, Processes(False), progress)
+        return _fill(run, None, None)[0]
 
 
-def _captured(tap: Tap, data: Any, place: torch.device, num_samples: int | None, show: bool, text: str) -> Iterator[Captured]:
-    try:
-        total = len(data)
-    except TypeError:
-        total = None
-    with progress_bar(show, total=total if num_samples is None else None, text=text, unit=" batches") as bar:
-        for batch in batches(data, place, num_samples):
-            yield tap.run(batch)
-            bar.update()
+def _check(
+    model: nn.Module,
+    data: Any,
+    sample_weights: Tensor | None = None,
+    start: nn.Module | None = None,
+    class_balanced: bool = False,
+    nc4: bool = False,
+) -> None:
+    for name, given in (("model", model), ("start", start if start is not None else model)):
+        if not isinstance(given, nn.Module):
+            raise TypeError(f"{name} must be a torch.nn.Module, got {type(given).__name__}")
+    if start is model:
+        raise ValueError("start is the model itself: keep a copy.deepcopy(model) before training")
+    for name, wanted in (("nc4=True", nc4), ("class_balanced=True", class_balanced)):
+        if wanted and is_one_shot(data):
+            raise DataError(
+                f"{name} takes a second pass, and data is an iterator that can be used once: pass a DataLoader or a list"
+            )
+    if sample_weights is not None and not isinstance(sample_weights, Tensor):
+        raise TypeError(f"sample_weights must be a tensor, got {type(sample_weights).__name__}; use torch.as_tensor")
+    if sample_weights is not None and loader_shuffles(data):
+        raise DataError("sample_weights are in the order of the data, and this DataLoader shuffles: use shuffle=False")
 
 
-def _fill(
-    tap: Tap, data: Any, place: torch.device, num_samples: int | None, sample_weights: Tensor | None, progress: bool
-) -> tuple[Gram, bool]:
-    gram, rows, positions = Gram(), 0, False
-    for batch in _captured(tap, data, place, num_samples, progress, "measuring"):
-        weights = None
-        if sample_weights is not None:
-            weights = sample_weights[rows : rows + len(batch.features)]
-            if len(weights) < len(batch.features):
-                more = rows + len(batch.features)
-                raise DataError(f"sample_weights has {len(sample_weights)} entries, the data more: {more} rows so far")
-        rows += len(batch.features)
-        positions = positions or batch.positions
-        gram.update(batch.features, batch.outputs, _as_matrix(batch.targets, batch.outputs.shape[1]), weights)
-    if rows == 0:
-        used_up = " or an iterator that was used up" if is_one_shot(data) else ""
+def _fill(run: Pass, taps: LayerTaps | None, start: nn.Module | None) -> tuple[Gram, dict[str, NarrowGram], Gram | None]:
+    """The pass: a Gram of the head, one of each layer, and one of the head's features now and at the start."""
+    gram, layers, beginning = None, {}, None
+    with undisturbed(start or run.tap.model, None, run.place if start is not None else None):
+        start_tap = None
+        for rows in run.rows("measuring", taps.hooks if taps is not None else None):
+            gram = gram or run.gram(num_outputs=rows.num_outputs)
+            gram.update(rows.features, rows.outputs, rows.targets, rows.weights)
+            if start is not None:
+                start_tap = start_tap or Tap(start, run.tap.name if run.tap.found is not run.tap.model else start)
+                beginning = beginning or run.gram(retain=0)
+                then = start_tap.run(rows.batch).counted(rows.batch.counted)
+                beginning.update(rows.features, then.features.to(rows.features.dtype), None, rows.weights)
+            if taps is not None:
+                for name, (features, owner) in taps.rows(rows.captured, rows.batch).items():
+                    retain = 1024 if len(features) == len(rows.features) and not run.positions else 0
+                    if name not in layers:
+                        layers[name] = NarrowGram(
+                            run.gram(retain=retain, num_outputs=rows.num_outputs), hold=not run.processes.together
+                        )
+                    weights = None if rows.weights is None else rows.weights[owner.to(rows.weights.device)]
+                    layers[name].update(features, rows.outputs[owner], weights)
+    grams = [gram] if gram is not None else []
+    filled = {name: layer.finish() for name, layer in layers.items()}
+    run.reduce([*grams, *([] if beginning is None else [beginning]), *filled.values()])
+    if gram is None or gram.count == 0:
+        used_up = " or an iterator that was used up" if is_one_shot(run.data) else ""
         raise DataError(f"data gave no samples: an empty loader{used_up}; pass a DataLoader, a list of batches or tensors")
-    if sample_weights is not None and len(sample_weights) != rows:
-        raise DataError(f"sample_weights has {len(sample_weights)} entries, the data {rows} rows")
-    return gram, positions
+    return gram, layers, beginning
 
 
-def _as_matrix(targets: Tensor | None, num_outputs: int) -> Tensor | None:
-    """Class labels as one-hot rows, other targets as (n, T)."""
-    if targets is None:
-        return None
-    if targets.ndim == 1 and not targets.is_floating_point():
-        if num_outputs > 1:
-            return one_hot(targets.long(), num_outputs)
-        if not bool(((targets < 0) | (targets > 1)).any()):
-            return one_hot(targets.long(), 2)
-    return targets.unsqueeze(1) if targets.ndim == 1 else targets
-
-
-def _is_one_hot(gram: Gram) -> bool:
-    """Exactly one entry of one in every row: entries whose squares sum to the same as themselves, and no products."""
-    if "targets" not in gram.widths or gram.widths["targets"] < 2:
-        return False
-    second, mean = gram.block("targets", "targets"), gram.mean("targets")
-    return bool(torch.allclose(second, mean.diag(), rtol=0, atol=1e-9)) and abs(float(mean.sum()) - 1) < 1e-9
-
-
-def _read(gram: Gram, tap: Tap, positions: bool) -> Richness:
-    notes: list[str] = []
+def _read(gram: Gram, run: Pass) -> Richness:
+    notes = list(run.notes)
     estimate = low_rank_estimate(gram)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RankWarning)  # given once, for D_LR itself
+        balanced = low_rank_estimate(gram, reference="balanced")
+        alignment = low_rank_estimate(gram, reference="outputs")
     if estimate.warning:
         notes.append(estimate.warning)
-    if positions:
-        estimate = replace(estimate, corrected=None, stderr=None, interval=None)
+    estimates = [estimate, balanced, alignment]
+    if run.positions:
+        estimates = [replace(e, corrected=None, stderr=None, interval=None) for e in estimates]
         notes.append("each row is a position of an input; positions of one input are not independent, so no error is given")
+    estimate, balanced, alignment = estimates
     collapse = None
-    if _is_one_hot(gram):
-        weight = head_parameters(tap.head)[0] if tap.head is not None else None
-        fits = weight is not None and weight.shape == (gram.widths["targets"], gram.widths["features"])
-        try:
-            collapse = neural_collapse(gram, head_weight=weight if fits else None)
-        except DataError as error:
-            notes.append(f"no neural collapse: {error}")
+    if holds_labels(gram):
+        collapse, note = _collapse(gram, run.tap.parameters[0])
+        notes += [note] if note else []
     return Richness(
         low_rank=estimate.value,
         low_rank_corrected=estimate.corrected,
@@ -184,40 +224,108 @@ def _read(gram: Gram, tap: Tap, positions: bool) -> Richness:
         low_rank_band=estimate.band,
         output_rank=estimate.rank,
         isotropic=estimate.isotropic,
-        balanced=float(low_rank_measure(gram, reference="balanced")),
-        output_alignment=float(low_rank_measure(gram, reference="outputs")),
+        balanced=balanced.value,
+        balanced_corrected=balanced.corrected,
+        balanced_stderr=balanced.stderr,
+        output_alignment=alignment.value,
+        output_alignment_corrected=alignment.corrected,
+        output_alignment_stderr=alignment.stderr,
         output_singular_values=estimate.singular_values,
         spectrum=feature_spectrum(gram),
         neural_collapse=collapse,
         num_samples=estimate.num_samples,
         num_features=gram.widths["features"],
-        num_outputs=gram.widths["outputs"],
-        head=tap.name,
+        num_outputs=gram.num_outputs,
+        head=run.tap.name,
         notes=tuple(notes),
     )
 
 
-def _disagreement(
-    tap: Tap,
-    data: Any,
-    place: torch.device,
-    num_samples: int | None,
-    sample_weights: Tensor | None,
-    gram: Gram,
-    progress: bool,
-) -> float:
+def _collapse(gram: Gram, weight: Tensor | None) -> tuple[Any, str | None]:
+    """Neural collapse, or why there is none; and a word where it does not stand for D_LR = 0."""
+    fits = weight is not None and weight.shape == (gram.widths["targets"], gram.widths["features"])
+    try:
+        collapse = neural_collapse(gram, head_weight=weight if fits else None)
+    except DataError as error:
+        return None, f"no neural collapse: {error}"
+    share = gram.mean("targets")
+    ratio = float(share.max() / share.min())
+    if ratio <= IMBALANCE:
+        return collapse, None
+    return collapse, (
+        f"the largest class weighs {ratio:.3g} times the smallest: that collapse means D_LR = 0 holds for equal classes only; "
+        "class_balanced=True weighs them equally"
+    )
+
+
+def _comparison(gram: Gram, model: nn.Module, start: nn.Module | None, beginning: Gram | None) -> Comparison:
+    norm = parameter_norm(model, start) if any(True for _ in model.parameters()) else None
+    try:
+        exponent = alpha_req(gram)
+    except DataError:  # too few ranks for a fit: no number rather than a bad one
+        exponent = None
+    return Comparison(
+        participation_ratio=participation_ratio(gram),
+        effective_rank=effective_rank(gram),
+        rankme=rankme(gram),
+        stable_rank=stable_rank(gram),
+        spectral_exponent=None if exponent is None else exponent.alpha,
+        target_alignment=float(target_alignment(gram)) if "targets" in gram.widths else None,
+        initial_alignment=None if beginning is None else float(kernel_alignment(beginning)),
+        squared_parameter_norm=None if norm is None else norm.squared_norm,
+        squared_parameter_distance=None if norm is None else norm.squared_distance,
+    )
+
+
+def _read_layers(layers: dict[str, NarrowGram], taps: LayerTaps, run: Pass) -> dict[str, LayerRichness]:
+    """One for each name that was asked for; layers that see the same tensor share theirs."""
+    read = {name: _read_layer(layer, run) for name, layer in layers.items()}
+    return {name: read[leader] for name, leader in (taps.leaders or {}).items()}
+
+
+def _read_layer(layer: NarrowGram, run: Pass) -> LayerRichness:
+    gram = layer.gram
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RankWarning)  # the outputs are the head's, and it has warned of them
+        estimate = low_rank_estimate(gram)
+        others = {name: low_rank_estimate(gram, reference=name).value for name in ("balanced", "outputs")}
+    value, isotropic, error = estimate.value, estimate.isotropic, None
+    ratio = participation_ratio(gram)
+    if layer.sketched:
+        value, error, isotropic = sketched_low_rank(gram, layer.width)
+        others = {name: sketched_low_rank(gram, layer.width, name)[0] for name in ("balanced", "outputs")}
+        covariance = gram.block("features", "features", centered=True)
+        ratio = float(covariance.trace().square() / unprojected_norm(covariance))
+    judged = not layer.sketched and not run.positions
+    return LayerRichness(
+        low_rank=value,
+        low_rank_corrected=estimate.corrected if judged else None,
+        low_rank_stderr=estimate.stderr if judged else None,
+        isotropic=isotropic,
+        balanced=others["balanced"],
+        output_alignment=others["outputs"],
+        participation_ratio=ratio,
+        num_features=layer.width,
+        num_rows=gram.count,
+        reduction=layer.reduction,
+        reduction_stderr=error,
+    )
+
+
+def _left_out(taps: LayerTaps) -> tuple[str, ...]:
+    return tuple(f"left out: {reason}" for reason in taps.left_out.values())
+
+
+def _disagreement(run: Pass, gram: Gram) -> float:
     """NC4 by a second pass: the class means must be known before the first sample is judged."""
     means = class_means(gram)[1]
-    wrong = total = 0.0
-    rows = 0
-    for batch in _captured(tap, data, place, num_samples, progress, "NC4"):
-        disagree = nearest_mean_disagrees(batch.features, batch.outputs, means).double()
-        weights = torch.ones_like(disagree)
-        if sample_weights is not None:
-            weights = sample_weights[rows : rows + len(disagree)].to(disagree)
-        rows += len(disagree)
-        wrong += float((weights * disagree).sum())
-        total += float(weights.sum())
+    sums = torch.zeros(2, dtype=torch.float64)  # disagreement, weight
+    for rows in run.rows("NC4"):
+        disagree = nearest_mean_disagrees(rows.features, rows.outputs, means).double().cpu()
+        weights = torch.ones_like(disagree) if rows.weights is None else rows.weights.cpu().double()
+        sums += torch.stack([weights @ disagree, weights.sum()])
+    run.add(sums)
+    wrong, total = sums.tolist()
     if abs(total - gram.weight_sum) > 1e-9 * gram.weight_sum:
         raise DataError(
             f"the second pass for NC4 saw another amount of data than the first: {total:g} against {gram.weight_sum:g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,57 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCHEMA = "lazyrich.richness"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What else is used to tell rich from lazy, on the same features; `docs/measures.md` says when each misleads.
+
+    Attributes:
+        participation_ratio, effective_rank: of the centred feature covariance: tr(S_c)²/‖S_c‖², and the exponential of the
+            entropy of its eigenvalues.
+        rankme, stable_rank: of the raw feature matrix.
+        spectral_exponent: α of α-ReQ; None where too few eigenvalues are there to fit.
+        target_alignment: kernel-target alignment; None without targets.
+        initial_alignment: S_init, the centred alignment of the feature kernel with that of the start; None without ``start``.
+        squared_parameter_norm, squared_parameter_distance: ‖θ‖² and ‖θ - θ₀‖², the latter None without ``start``.
+    """
+
+    participation_ratio: float
+    effective_rank: float
+    rankme: float
+    stable_rank: float
+    spectral_exponent: float | None = None
+    target_alignment: float | None = None
+    initial_alignment: float | None = None
+    squared_parameter_norm: float | None = None
+    squared_parameter_distance: float | None = None
+
+
+@dataclass(frozen=True)
+class LayerRichness:
+    """The measure of what one layer sees, against the network's outputs.
+
+    Attributes:
+        low_rank, low_rank_corrected, low_rank_stderr, isotropic, balanced, output_alignment: as of :class:`Richness`.
+        participation_ratio: tr(S_c)²/‖S_c‖² of its features.
+        num_features, num_rows: width, and the samples (or places) that were counted.
+        reduction: how a layer too wide to measure as it is was made narrow; None where it was not.
+        reduction_stderr: standard error of ``low_rank`` from a random projection; None where there was none.
+    """
+
+    low_rank: float
+    low_rank_corrected: float | None
+    low_rank_stderr: float | None
+    isotropic: float
+    balanced: float
+    output_alignment: float
+    participation_ratio: float
+    num_features: int
+    num_rows: int
+    reduction: str | None = None
+    reduction_stderr: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +81,14 @@ class Richness:
         isotropic: D_LR of structureless features of this shape, the mark to hold ``low_rank`` against.
         balanced: the same as ``low_rank`` with the minimum-norm kernel of the outputs as reference.
         output_alignment: the same with the kernel of the outputs as reference; 0 is aligned.
+        balanced_corrected, balanced_stderr, output_alignment_corrected, output_alignment_stderr: bias removed, and error.
         output_singular_values: of the outputs over √n, descending.
         spectrum: the three curves and each feature's contribution.
         neural_collapse: NC1-NC4, or None without class labels.
         num_samples, num_features, num_outputs: n, p, C.
         head: name of the layer whose input the features are.
+        comparison: the measures that D_LR is compared with, or None.
+        layers: name -> what that layer sees, in the order they ran; empty unless asked for.
         notes: sentences that a reader of the numbers must know.
     """
 
@@ -47,7 +100,11 @@ class Richness:
     output_rank: int
     isotropic: float
     balanced: float
+    balanced_corrected: float | None
+    balanced_stderr: float | None
     output_alignment: float
+    output_alignment_corrected: float | None
+    output_alignment_stderr: float | None
     output_singular_values: tuple[float, ...]
     spectrum: FeatureSpectrum
     neural_collapse: NeuralCollapse | None
@@ -55,10 +112,12 @@ class Richness:
     num_features: int
     num_outputs: int
     head: str
+    comparison: Comparison | None = None
+    layers: dict[str, LayerRichness] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
 
     def __str__(self) -> str:
-        return table({"": self})
+        return table({"": self}) + (f"\n\n{layer_table(self.layers)}" if self.layers else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the eigenvectors as plain values, with the version of the layout."""
@@ -66,6 +125,8 @@ class Richness:
         for f in fields(self):
             value = getattr(self, f.name)
             values[f.name] = value.to_dict() if hasattr(value, "to_dict") else value
+        values["comparison"] = None if self.comparison is None else asdict(self.comparison)
+        values["layers"] = {name: asdict(layer) for name, layer in self.layers.items()}
         values["low_rank_band"] = {str(rtol): value for rtol, value in self.low_rank_band.items()}
         values["low_rank_interval"] = None if self.low_rank_interval is None else list(self.low_rank_interval)
         values["output_singular_values"] = list(self.output_singular_values)
@@ -83,7 +144,8 @@ class Richness:
             raise DataError(f"not a lazyrich result: expected a JSON object with schema {SCHEMA!r}")
         if values.get("schema_version") != SCHEMA_VERSION:
             raise DataError(
-                f"schema version {values.get('schema_version')!r}, this release reads {SCHEMA_VERSION}: upgrade lazyrich"
+                f"schema version {values.get('schema_version')!r}, this release reads {SCHEMA_VERSION}: "
+                "read it with the release that wrote it"
             )
         known = {f.name for f in fields(cls)}
         missing = sorted(known - set(values))
@@ -92,7 +154,7 @@ class Richness:
         given = {name: values[name] for name in known}
         try:
             for name in _NUMBERS:
-                if given[name] is not None or name not in ("low_rank_corrected", "low_rank_stderr"):
+                if given[name] is not None or not name.endswith(("_corrected", "_stderr")):
                     given[name] = _number(name, given[name])
             if given["low_rank_interval"] is not None:
                 low, high = given["low_rank_interval"]
@@ -103,6 +165,9 @@ class Richness:
             given["spectrum"] = FeatureSpectrum.from_dict(given["spectrum"])
             if given["neural_collapse"] is not None:
                 given["neural_collapse"] = NeuralCollapse(**given["neural_collapse"])
+            if given["comparison"] is not None:
+                given["comparison"] = Comparison(**given["comparison"])
+            given["layers"] = {str(name): LayerRichness(**layer) for name, layer in given["layers"].items()}
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"not a whole lazyrich result: {error}") from error
         return cls(**given)
@@ -123,7 +188,8 @@ class Richness:
 
 _NUMBERS = {
     "low_rank": float, "low_rank_corrected": float, "low_rank_stderr": float, "isotropic": float, "balanced": float,
-    "output_alignment": float, "output_rank": int, "num_samples": int, "num_features": int, "num_outputs": int,
+    "balanced_corrected": float, "balanced_stderr": float, "output_alignment": float, "output_alignment_corrected": float,
+    "output_alignment_stderr": float, "output_rank": int, "num_samples": int, "num_features": int, "num_outputs": int,
 }  # fmt: skip
 
 
@@ -159,20 +225,47 @@ def table(results: dict[str, Richness]) -> str:
         cells = [read(r) for r in results.values()]
         if any(cells):
             rows.append([label, *cells])
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1 if any(results) else 0, rule)
+    lines = _aligned(rows)
+    lines.insert(1 if any(results) else 0, "─" * max(map(len, lines)))
     notes = {note: [name for name, r in results.items() if note in r.notes] for r in results.values() for note in r.notes}
     for note, names in notes.items():
         lines.append(f"! {', '.join(filter(None, names))}{': ' if any(names) else ''}{note}")
     return "\n".join(lines)
 
 
-def _estimate(r: Richness) -> str:
-    if r.low_rank_corrected is None or r.low_rank_stderr is None:
-        return "-"
-    return f"{r.low_rank_corrected:.4f} ± {r.low_rank_stderr:.4f}"
+def layer_table(layers: dict[str, LayerRichness]) -> str:
+    """One row a layer, in the order they ran, as aligned text."""
+    rows = [["layer", "features", "D_LR", "corrected", "isotropic", "balanced", "participation ratio"]]
+    for name, layer in layers.items():
+        value = f"{layer.low_rank:.4f}" + (f" ± {layer.reduction_stderr:.4f}" if layer.reduction_stderr is not None else "")
+        estimate = _with_error(layer.low_rank_corrected, layer.low_rank_stderr) or "-"
+        mark = " *" if layer.reduction_stderr is not None else ""
+        rows.append(
+            [name or "(the model)", f"{layer.num_features:,}{mark}", value, estimate, f"{layer.isotropic:.4f}"]
+            + [f"{layer.balanced:.4f}", f"{layer.participation_ratio:.1f}"]
+        )
+    lines = _aligned(rows)
+    lines.insert(1, "─" * max(map(len, lines)))
+    if any(layer.reduction_stderr is not None for layer in layers.values()):
+        lines.append("* by a random projection; ± is its standard error")
+    return "\n".join(lines)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    return "" if value is None or error is None else f"{value:.4f} ± {error:.4f}"
+
+
+def _compared(name: str, form: str = ".4g") -> Any:
+    def read(r: Richness) -> str:
+        value = None if r.comparison is None else getattr(r.comparison, name)
+        return "" if value is None else f"{value:{form}}"
+
+    return read
 
 
 def _collapse(name: str) -> Any:
@@ -185,11 +278,14 @@ def _collapse(name: str) -> Any:
 
 _ROWS: dict[str, Any] = {
     "D_LR (0 = rich)": lambda r: f"{r.low_rank:.4f}",
-    "  bias-corrected": _estimate,
+    "  bias-corrected": lambda r: _with_error(r.low_rank_corrected, r.low_rank_stderr) or "-",
     "  isotropic features": lambda r: f"{r.isotropic:.4f}",
     "  at rtol 0.001 / 0.01 / 0.1": lambda r: " / ".join(f"{v:.3f}" for v in r.low_rank_band.values()),
     "balanced reference": lambda r: f"{r.balanced:.4f}",
+    "  bias-corrected ": lambda r: _with_error(r.balanced_corrected, r.balanced_stderr),
     "output-kernel reference": lambda r: f"{r.output_alignment:.4f}",
+    "  bias-corrected  ": lambda r: _with_error(r.output_alignment_corrected, r.output_alignment_stderr),
+    "output singular values": lambda r: _values(r.output_singular_values),
     "output rank": lambda r: f"{r.output_rank} of {r.num_outputs}",
     "feature rank": lambda r: f"{r.spectrum.rank} of {r.num_features}",
     "features for 95 % of the outputs": lambda r: _enough(r.spectrum.cumulative_utilization),
@@ -199,6 +295,15 @@ _ROWS: dict[str, Any] = {
     "NC2  unequal angles": _collapse("nc2_equiangular"),
     "NC3  head off class means": _collapse("nc3"),
     "NC4  nearest mean disagrees": _collapse("nc4"),
+    "S_init  alignment with the start": _compared("initial_alignment"),
+    "‖θ‖²": _compared("squared_parameter_norm"),
+    "‖θ - θ₀‖²": _compared("squared_parameter_distance"),
+    "kernel-target alignment": _compared("target_alignment"),
+    "participation ratio": _compared("participation_ratio"),
+    "effective rank": _compared("effective_rank"),
+    "RankMe": _compared("rankme"),
+    "stable rank": _compared("stable_rank"),
+    "α-ReQ exponent": _compared("spectral_exponent"),
     "samples": lambda r: f"{r.num_samples:,}",
     "head": lambda r: r.head,
 }
@@ -209,3 +314,10 @@ def _enough(curve: Any) -> str:
     if curve is None:
         return ""
     return str(int((curve < 0.95).sum()) + 1) if curve[-1] >= 0.95 else f"never ({curve[-1]:.2f})"
+
+
+def _values(values: tuple[float, ...]) -> str:
+    """The largest, the middle one and the smallest."""
+    if len(values) <= 3:
+        return " ".join(f"{v:.3g}" for v in values)
+    return f"{values[0]:.3g} … {values[len(values) // 2]:.3g} … {values[-1]:.3g}"

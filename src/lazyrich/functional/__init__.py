@@ -1,16 +1,33 @@
 """Pure functions: tensors, or a :class:`~lazyrich.Gram`, in; numbers or small frozen results out."""
 
+from ..narrow import compressed_head
+from .effective_rank import effective_rank, participation_ratio, rankme, stable_rank
+from .kernel_alignment import kernel_alignment, target_alignment
 from .low_rank import LowRankEstimate, low_rank_estimate, low_rank_measure
 from .neural_collapse import NeuralCollapse, neural_collapse
+from .parameter_norm import LayerNorm, ParameterNorm, parameter_norm
+from .spectral_exponent import PowerLaw, alpha_req
 from .spectrum import FeatureSpectrum, feature_spectrum, held_out_quality
 
 __all__ = [
     "FeatureSpectrum",
+    "LayerNorm",
     "LowRankEstimate",
     "NeuralCollapse",
+    "ParameterNorm",
+    "PowerLaw",
+    "alpha_req",
+    "compressed_head",
+    "effective_rank",
     "feature_spectrum",
     "held_out_quality",
+    "kernel_alignment",
     "low_rank_estimate",
     "low_rank_measure",
     "neural_collapse",
+    "parameter_norm",
+    "participation_ratio",
+    "rankme",
+    "stable_rank",
+    "target_alignment",
 ]

@@ -56,7 +56,8 @@ def span_of(gram: Gram, name: str, rtol: float | None = None) -> Span:
     largest = float(singular[0])
     if largest == 0:
         raise DegenerateError(f"{name} are constant over the samples (all zero): they span nothing")
-    rms = largest * float((singular / largest).square().mean().sqrt())
+    columns = gram.num_outputs if name == "outputs" else len(singular)  # compressed outputs stand for more
+    rms = largest * float(((singular / largest).square().sum() / columns).sqrt())
     cut = default_cut(gram.eps(name), rms, largest) if rtol is None else max(rtol, GRAM_FLOOR) * largest
     rank = int((singular > cut).sum())
     to_basis = right[:rank].T / singular[:rank]

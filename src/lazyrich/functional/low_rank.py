@@ -14,6 +14,7 @@ from ..errors import DegenerateError, RankWarning
 from ..gram import Gram
 from ._inputs import as_gram
 from ._jackknife import jackknifed
+from ._sketched import unprojected_low_rank
 from ._span import Span, span_of, varies
 
 Reference = Literal["projection", "balanced", "outputs"]
@@ -111,7 +112,7 @@ def low_rank_measure(
         >>> low_rank_measure(x[:, 1:], outputs)  # 1 - sqrt(2/3)
         tensor(0.1835, dtype=torch.float64)
     """
-    power = _power(reference)
+    power = power_of(reference)
     gram = as_gram(features, outputs, weights=weights, needs=("outputs",))
     if not ridge:
         return _measure(gram, span_of(gram, "outputs", rtol), power)
@@ -151,7 +152,7 @@ def low_rank_estimate(
         >>> abs(estimate.corrected - 0.75) < 3 * estimate.stderr < 0.01
         True
     """
-    power = _power(reference)
+    power = power_of(reference)
     gram = as_gram(features, outputs, weights=weights, retain=retain, needs=("outputs",))
     span = span_of(gram, "outputs", rtol)
     value = float(_measure(gram, span, power))
@@ -171,7 +172,8 @@ def low_rank_estimate(
     )
 
 
-def _power(reference: str) -> float:
+def power_of(reference: str) -> float:
+    """The power γ of a reference B^{-γ}."""
     if reference not in _POWER:
         raise ValueError(f"reference must be one of {', '.join(get_args(Reference))}, got {reference!r}")
     return _POWER[reference]
@@ -198,7 +200,21 @@ def _strength(span: Span, power: float, damping: float) -> Tensor:
     return d * (d.square() + damping) ** (-power / 2)
 
 
-def _measure(gram: Gram, span: Span, power: float = 1.0, damping: float = 0.0) -> Tensor:
+def sketched_low_rank(gram: Gram, num_features: int, reference: Reference = "projection") -> tuple[float, float, float]:
+    """D_LR of features that a :class:`~lazyrich.narrow.Sketch` projected, without what the projection adds to it.
+
+    Returns:
+        D_LR, its standard error from the projection alone, and the isotropic reference of the true width.
+    """
+    power = power_of(reference)
+    _must_vary(gram)
+    span = span_of(gram, "outputs")
+    norm = torch.linalg.matrix_norm(_centred_reference(span, power))
+    value, error = unprojected_low_rank(gram, span, _strength(span, power, 0.0), norm)
+    return value, error, isotropic_reference(span, num_features, power)
+
+
+def _must_vary(gram: Gram) -> None:
     if not varies(gram, "outputs"):
         raise DegenerateError("outputs are constant over the samples: D_LR is undefined; the network computes one value")
     if not varies(gram, "features"):
@@ -206,6 +222,10 @@ def _measure(gram: Gram, span: Span, power: float = 1.0, damping: float = 0.0) -
             "features are constant over the samples (dead): D_LR is undefined; "
             "look for saturated or dead units before the last layer"
         )
+
+
+def _measure(gram: Gram, span: Span, power: float = 1.0, damping: float = 0.0) -> Tensor:
+    _must_vary(gram)
     covariance = gram.block("features", "outputs", centered=True)
     numerator = (covariance @ span.to_basis * _strength(span, power, damping)).square().sum()
     features = torch.linalg.matrix_norm(gram.block("features", "features", centered=True))

@@ -83,6 +83,8 @@ def neural_collapse(
         if labels is not None or outputs is not None:
             raise TypeError("a Gram already holds the labels; NC4 needs the samples, so pass tensors for it")
         gram = as_gram(features, needs=("targets",))
+        if not holds_labels(gram):
+            raise DataError("neural collapse is defined for one class a sample; these targets are multi-label or real")
     else:
         if labels is None:
             raise DataError("neural collapse needs labels, (n,) integers")
@@ -131,6 +133,14 @@ def neural_collapse(
         nc3=nc3,
         nc4=nc4,
     )
+
+
+def holds_labels(gram: Gram) -> bool:
+    """Whether the targets have exactly one entry of one in every row: squares that sum to the same, and no products."""
+    if gram.widths.get("targets", 0) < 2:
+        return False
+    second, mean = gram.block("targets", "targets"), gram.mean("targets")
+    return bool(torch.allclose(second, mean.diag(), rtol=0, atol=1e-9)) and abs(float(mean.sum()) - 1) < 1e-9
 
 
 def class_means(gram: Gram) -> tuple[Tensor, Tensor, Tensor]:

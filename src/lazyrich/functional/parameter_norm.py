@@ -1,0 +1,110 @@
+"""How large the parameters are and how far they have gone from the start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DataError, NonFiniteError
+
+_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Of the parameters that one module owns: ‖θ‖² and ‖θ - θ₀‖² (None without a start)."""
+
+    squared_norm: float
+    squared_distance: float | None
+
+
+@dataclass(frozen=True)
+class ParameterNorm:
+    """‖θ‖²_F and ‖θ - θ₀‖²_F of a network and of each of its layers.
+
+    Attributes:
+        squared_norm: over all parameters; tied ones count once.
+        squared_distance: from the start, or None.
+        layers: dotted name of the module that owns the parameters -> the same for it.
+    """
+
+    squared_norm: float
+    squared_distance: float | None
+    layers: dict[str, LayerNorm]
+
+    def __str__(self) -> str:
+        def row(name: str, norm: float, distance: float | None) -> str:
+            return f"{name:<{width}}  {norm:>12.5g}" + ("" if distance is None else f"  {distance:>12.5g}")
+
+        width = max(5, *(len(name) for name in self.layers))
+        head = f"{'layer':<{width}}  {'‖θ‖²':>12}" + ("" if self.squared_distance is None else f"  {'‖θ - θ₀‖²':>12}")
+        rows = [row(name, layer.squared_norm, layer.squared_distance) for name, layer in self.layers.items()]
+        return "\n".join([head, *rows, row("all", self.squared_norm, self.squared_distance)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+def parameter_norm(model: nn.Module, start: nn.Module | Mapping[str, Tensor] | None = None) -> ParameterNorm:
+    """Squared Frobenius norm of the parameters, and of what training changed in them; buffers do not count.
+
+    Args:
+        model: the network; DataParallel, DDP and torch.compile around it do not matter.
+        start: the network as it was at the start, or its ``state_dict()``.
+
+    Raises:
+        DataError: no parameters, or names and shapes that differ from the start's.
+        NonFiniteError: NaN or infinity, with the parameter's name.
+
+    Example:
+        >>> import torch
+        >>> layer = torch.nn.Linear(2, 1)
+        >>> _ = torch.nn.init.constant_(layer.weight, 3.0), torch.nn.init.constant_(layer.bias, 1.0)
+        >>> found = parameter_norm(layer, start={"weight": torch.zeros(1, 2), "bias": torch.ones(1)})
+        >>> found.squared_norm, found.squared_distance
+        (19.0, 18.0)
+    """
+    now = {_plain(name): x.detach() for name, x in model.named_parameters()}
+    if not now:
+        raise DataError(f"{type(model).__name__} has no parameters")
+    then = None
+    if start is not None:
+        given = start.named_parameters() if isinstance(start, nn.Module) else start.items()
+        then = {_plain(name): x.detach() for name, x in given}
+        differing = [name for name, x in now.items() if name not in then or then[name].shape != x.shape]
+        if isinstance(start, nn.Module):
+            differing += [name for name in then if name not in now]
+        if differing:
+            raise DataError(f"the start has other parameters than the model: {', '.join(differing[:5])} missing or of another shape")
+    sums: dict[str, tuple[float, float | None]] = {}
+    for name, x in now.items():
+        owner = name.rpartition(".")[0] or "(the model itself)"
+        norm, distance = sums.get(owner, (0.0, None if then is None else 0.0))
+        squared = _squared_norm(x)
+        if not squared < float("inf"):
+            raise NonFiniteError(f"parameter {name!r} holds NaN or infinity")
+        if then is not None and distance is not None:
+            distance += _squared_norm(x.double() - then[name].to(x.device).double())
+        sums[owner] = (norm + squared, distance)
+    layers = {owner: LayerNorm(*values) for owner, values in sums.items()}
+    return ParameterNorm(
+        squared_norm=sum(norm for norm, _ in sums.values()),
+        squared_distance=None if then is None else sum(distance or 0.0 for _, distance in sums.values()),
+        layers=layers,
+    )
+
+
+def _squared_norm(x: Tensor) -> float:
+    return float(torch.linalg.vector_norm(x, dtype=torch.float64)) ** 2
+
+
+def _plain(name: str) -> str:
+    """A parameter's name without what wrappers put into it."""
+    for wrapper in _WRAPPERS:
+        name = name.removeprefix(wrapper).replace("." + wrapper, ".")
+    return name

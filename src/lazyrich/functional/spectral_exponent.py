@@ -1,0 +1,92 @@
+"""α-ReQ: how fast the eigenvalues of the feature covariance decay."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..gram import Gram
+from ._inputs import as_gram
+from .effective_rank import _double, covariance_eigenvalues
+
+LEAST_RANKS = 5
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """λ_i ∝ i^-α, with what is needed to judge the fit.
+
+    Attributes:
+        alpha: the exponent; ``float(law)`` gives it.
+        first, last: the ranks that were fitted, counted from 1, both included.
+        r_squared: share of the variance of log λ that the line explains, 1 for an exact power law.
+    """
+
+    alpha: float
+    first: int
+    last: int
+    r_squared: float
+
+    def __float__(self) -> float:
+        return self.alpha
+
+    def __str__(self) -> str:
+        return f"α = {self.alpha:.3f} over ranks {self.first} to {self.last}, R² = {self.r_squared:.3f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+def alpha_req(
+    features: Tensor | Gram, *, fit_range: tuple[int, int] | None = None, weights: Tensor | None = None
+) -> PowerLaw:
+    """Spectral exponent α of α-ReQ: least squares of log λ_i on log i, eigenvalues of the centred covariance.
+
+    Every rank has the weight 1/i, so that each octave of ranks counts the same (as Stringer et al. 2019 fit it).
+
+    Args:
+        features: (n, p), or a :class:`~lazyrich.Gram`. They are not changed.
+        fit_range: first and last rank of the fit, from 1, both included. By default from 11 (1 where the rank is under 50) to
+            half the numerical rank, for the end of a sample spectrum bends down whatever the law.
+        weights: (n,) not negative.
+
+    Raises:
+        DataError: fewer than five ranks to fit.
+        ValueError: a range that is not inside 1 … numerical rank.
+        DegenerateError, NonFiniteError: as :func:`effective_rank`.
+
+    Reference:
+        Agrawal, Mondal, Ghosh & Richards, NeurIPS 2022.
+
+    Example:
+        Singular values 1/i are eigenvalues 1/i², an exponent of 2:
+
+        >>> import torch
+        >>> basis = torch.linalg.qr(torch.randn(200, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
+        >>> basis = torch.linalg.qr(torch.cat([torch.ones(200, 1, dtype=torch.float64), basis], dim=1)).Q[:, 1:]  # centred
+        >>> law = alpha_req(basis / torch.arange(1, 51))
+        >>> round(law.alpha, 6), law.first, law.last, round(law.r_squared, 6)
+        (2.0, 11, 25, 1.0)
+    """
+    gram = as_gram(_double(features), weights=weights)
+    values = covariance_eigenvalues(gram)
+    rank = int((values > 100 * gram.product_eps * values[0]).sum())
+    first, last = fit_range if fit_range is not None else (11 if rank >= 50 else 1, max(rank // 2, min(rank, LEAST_RANKS)))
+    if not 1 <= first <= last <= rank:
+        if fit_range is None:
+            raise DataError(f"a power law needs at least {LEAST_RANKS} ranks, the features have numerical rank {rank}")
+        raise ValueError(f"fit_range must lie in 1 … {rank}, the numerical rank of the features, got {fit_range}")
+    if last - first + 1 < LEAST_RANKS:
+        raise DataError(f"a power law needs at least {LEAST_RANKS} ranks, got {last - first + 1} ({first} to {last})")
+    index = torch.arange(first, last + 1, dtype=torch.float64, device=values.device)
+    x, y, w = index.log(), values[first - 1 : last].log(), (1 / index) / (1 / index).sum()
+    x_deviation, y_deviation = x - w @ x, y - w @ y
+    slope = (w * x_deviation) @ y_deviation / (w @ x_deviation.square())
+    rest = w @ (y_deviation - slope * x_deviation).square()
+    spread = float(w @ y_deviation.square())
+    return PowerLaw(-float(slope), first, last, 1 - float(rest) / spread if spread > 0 else 1.0)
