@@ -62,3 +62,32 @@ def held_out_quality(train, test, targets):
     u, t, _ = np.linalg.svd(targets / np.sqrt(len(test)), full_matrices=False)
     u = u[:, t > 1e-7 * t[0]]
     return np.cumsum(((basis.T @ u) ** 2).sum(1)) / u.shape[1]
+
+
+def cka(a, b):
+    """Centred linear CKA from n×n kernels."""
+    n = len(a)
+    h = np.eye(n) - 1 / n
+    k, l = h @ a @ a.T @ h, h @ b @ b.T @ h  # noqa: E741
+    return np.sum(k * l) / (np.linalg.norm(k) * np.linalg.norm(l))
+
+
+def ranks(x):
+    """Effective ranks by singular value decomposition of the samples."""
+    raw = np.linalg.svd(x, compute_uv=False)
+    centred = np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2
+    p = centred[centred > 1e-25 * centred[0]] / centred.sum()
+    q = raw / raw.sum() + 1e-7
+    return {
+        "effective_rank": np.exp(-(p * np.log(p)).sum()),
+        "participation_ratio": centred.sum() ** 2 / (centred**2).sum(),
+        "stable_rank": (raw**2).sum() / raw[0] ** 2,
+        "rankme": np.exp(-(q * np.log(q)).sum()),
+    }
+
+
+def exponent(x, first, last):
+    """Weighted line through log eigenvalue over log rank, by NumPy."""
+    values = np.linalg.svd(x - x.mean(0), compute_uv=False)[first - 1 : last] ** 2
+    i = np.arange(first, last + 1)
+    return -np.polyfit(np.log(i), np.log(values), 1, w=i**-0.5)[0]

@@ -8,45 +8,54 @@ from torch import Tensor
 
 
 class RowSample:
-    """Keeps the ``capacity`` rows whose number has the smallest hash.
+    """Keeps the rows whose number has the smallest hash, as many as its storage has room for.
 
     Neither batch sizes nor a random generator nor the number of processes matter, as long as every row keeps its number.
+
+    Args:
+        rows: storage, each (capacity, …); written in place.
+        numbers: (capacity,) int64 on the CPU, the numbers of the rows; written in place.
+        count: how many rows are held.
     """
 
-    def __init__(self, capacity: int, rows: tuple[Tensor, ...], numbers: np.ndarray) -> None:
-        self.capacity = capacity
-        self.rows = rows  # each (m, …), aligned
-        self.numbers = numbers  # (m,) int64
+    def __init__(self, rows: tuple[Tensor, ...], numbers: Tensor, count: int = 0) -> None:
+        self.storage, self._numbers, self.count = rows, numbers, count
+
+    @property
+    def rows(self) -> tuple[Tensor, ...]:
+        """What is held, each (count, …)."""
+        return tuple(x[: self.count] for x in self.storage)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """(count,) the numbers of the rows."""
+        return self._numbers.numpy()[: self.count]
 
     def offer(self, rows: tuple[Tensor, ...], numbers: np.ndarray) -> None:
         """Shows more rows; they are copied where they are kept."""
-        if not self.capacity:
+        capacity, held = len(self._numbers), self.count
+        if not capacity or not len(numbers):
             return
-        held = len(self.numbers)
         everything = np.concatenate([self.numbers, numbers])
-        if len(everything) > self.capacity:
-            chosen = np.sort(np.argpartition(_hash(everything), self.capacity - 1)[: self.capacity])
+        if len(everything) > capacity:
+            chosen = np.argpartition(_hash(everything), capacity - 1)[:capacity]
         else:
             chosen = np.arange(len(everything))
-        coming = chosen[chosen >= held]
+        coming = np.sort(chosen[chosen >= held])
+        leaving = np.setdiff1d(np.arange(held), chosen, assume_unique=True)
+        slots = np.concatenate([leaving, np.arange(held, capacity)])[: len(coming)]
         if not len(coming):
             return
-        device = self.rows[0].device
-        index = torch.from_numpy(coming - held).to(device)
-        if held < self.capacity:
-            staying = torch.from_numpy(chosen[chosen < held]).to(device)
-            self.rows = tuple(torch.cat([old[staying], new[index]]) for old, new in zip(self.rows, rows, strict=True))
-            self.numbers = everything[chosen]
-        else:  # as many leave as come: write in place
-            leaving = np.setdiff1d(np.arange(held), chosen[chosen < held], assume_unique=True)
-            place = torch.from_numpy(leaving).to(device)
-            for old, new in zip(self.rows, rows, strict=True):
-                old.index_copy_(0, place, new[index])
-            self.numbers[leaving] = everything[coming]
+        self._numbers.numpy()[slots] = everything[coming]
+        device = self.storage[0].device
+        place, taken = torch.from_numpy(slots).to(device), torch.from_numpy(coming - held).to(device)
+        for old, new in zip(self.storage, rows, strict=True):
+            old.index_copy_(0, place, new[taken])
+        self.count = min(capacity, len(everything))
 
     def order(self) -> Tensor:
-        """(m,) the order of the hash, of which any first part is a uniform subset too."""
-        return torch.from_numpy(np.argsort(_hash(self.numbers), kind="stable")).to(self.rows[0].device)
+        """(count,) the order of the hash, of which any first part is a uniform subset too."""
+        return torch.from_numpy(np.argsort(_hash(self.numbers), kind="stable")).to(self.storage[0].device)
 
 
 def _hash(numbers: np.ndarray) -> np.ndarray:

@@ -183,13 +183,16 @@ class Tap:
             # copies, for whatever follows may write into them in place
             few = returned.shape[-1] <= MANY_OUTPUTS or not is_linear(module)
             self._taken = (given.detach().clone(), returned.detach().clone() if few else returned.detach())
-            if self._sharded and module is self.head:  # the weights are whole only while the model runs
-                weight, bias = head_parameters(module)
-                self._copied = (None if weight is None else weight.clone(), None if bias is None else bias.clone())
             if calls is not None:
                 calls.append(_Call(self._names[module], module, given, returned))
 
+        def copy(module: nn.Module, args: tuple[Any, ...]) -> None:
+            weight, bias = head_parameters(module)
+            self._copied = (None if weight is None else weight.clone(), None if bias is None else bias.clone())
+
         with ExitStack() as stack:
+            if self._sharded and self.head is not None and self._copied is None:  # weights are whole only while the model runs
+                stack.callback(self.head.register_forward_pre_hook(copy).remove)
             for module in watched:
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
             if hooks is not None:

@@ -68,6 +68,8 @@ class Gram:
         self._eps: dict[str, float] = {}
         self._device = torch.device("cpu")
         self._pending_rows = 0
+        self._header = torch.zeros(len(self._COUNTS) + 8, dtype=torch.float64)
+        self._publish()
 
     # --- filling -------------------------------------------------------------------------------------------------
 
@@ -162,8 +164,8 @@ class Gram:
         self._quartic = zeros(1)  # Σ w²‖Φ‖⁴
         self._cubic = zeros(p)  # Σ w²‖Φ‖²Φ
         self._square = zeros(p + 1)  # Σ w² [Φ|‖Φ‖²]
-        nothing = (zeros(0, p, dtype=product_dtype), zeros(0, small), zeros(0))
-        self._kept = RowSample(self.retain, nothing, np.empty(0, dtype=np.int64))
+        room = (zeros(self.retain, p, dtype=product_dtype), zeros(self.retain, small), zeros(self.retain))
+        self._kept = RowSample(room, torch.zeros(self.retain, dtype=torch.int64))
 
     def _append(self, blocks: dict[str, Tensor], weights: Tensor | None) -> None:
         features, n = blocks["features"], len(blocks["features"])
@@ -180,6 +182,7 @@ class Gram:
             start += room
             if self._pending_rows == BLOCK_ROWS:
                 self._flush()
+        self._publish()
 
     def _flush(self) -> None:
         """Turns the pending rows into sums."""
@@ -218,6 +221,7 @@ class Gram:
         self.squared_weight_sum += float(weights.square().sum())
         self.num_rows += m
         self._pending_rows = 0
+        self._publish()
 
     # --- merging and saving --------------------------------------------------------------------------------------
 
@@ -243,6 +247,7 @@ class Gram:
         for name in ("num_rows", "weight_sum", "squared_weight_sum", "_updates"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.uniform = self.uniform and other.uniform
+        self._publish()
         return self
 
     def reduce(self, processes: Processes) -> None:
@@ -274,16 +279,17 @@ class Gram:
             moved = {name: getattr(self, name) for name in self._SUMS}
         for name, value in moved.items():
             processes.add(value)
-            setattr(self, name, value)
-        self._pilot = pilot.to(self._device)
+            getattr(self, name).copy_(value)
+        self._pilot.copy_(pilot)
         self._eps = {name: max(head[1][name] for head in every) for name in widths}
         self.uniform = all(head[3] for head in every)
         totals = (sum(counts) for counts in zip(*(head[5] for head in every), strict=True))
         self.num_rows, self.weight_sum, self.squared_weight_sum, self._updates = totals
-        self._kept = RowSample(self.retain, tuple(x[:0] for x in self._kept.rows), np.empty(0, dtype=np.int64))
+        self._kept.count = 0
         for head in every:
             rows, numbers = head[6]
             self._kept.offer(tuple(x.to(self._device) for x in rows), numbers)
+        self._publish()
 
     def _must_match(self, widths: dict[str, int], product_eps: float) -> None:
         if self._widths != widths:
@@ -328,16 +334,23 @@ class Gram:
         "retain", "first_row", "row_step", "num_rows", "weight_sum", "squared_weight_sum", "uniform", "_updates", "_pending_rows",
     )  # fmt: skip
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The whole state by name, pending rows too: the tensors themselves, not copies, and a header of all counts."""
+    def _publish(self) -> None:
+        """Writes all counts to the header, so that the tensors alone are the whole state at any time."""
         blocks = ("features", "outputs", "targets")
-        header = [float(getattr(self, name)) for name in self._COUNTS] + [float(self._num_outputs or 0)]
-        header += [float(self._widths.get(name, 0)) for name in blocks] + [self._eps.get(name, 0.0) for name in blocks]
-        state = {"header": torch.tensor(header, dtype=torch.float64)}
+        counts = [float(getattr(self, name)) for name in self._COUNTS]
+        rest = [self._kept.count if self._widths else 0, self._num_outputs or 0, *(self._widths.get(name, 0) for name in blocks)]
+        self._header.copy_(torch.tensor([*counts, *rest, *(self._eps.get(name, 0.0) for name in blocks)], dtype=torch.float64))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state by name: the tensors themselves, which the Gram goes on writing into, and a header of all counts.
+
+        Once a batch was seen their shapes stay. ``header`` and ``kept_numbers`` are on the CPU.
+        """
         if not self._widths:
-            return state | {name: torch.zeros(0, dtype=torch.float64) for name in STATE[1:]}
-        values = [getattr(self, name) for name in self._SUMS] + [self._pilot, *self._pending, *self._kept.rows]
-        return state | dict(zip(STATE[1:], [*values, torch.from_numpy(self._kept.numbers)], strict=True))
+            return {"header": self._header} | {name: torch.zeros(0, dtype=torch.float64) for name in STATE[1:]}
+        sums = [getattr(self, name) for name in self._SUMS]
+        values = [self._header, *sums, self._pilot, *self._pending, *self._kept.storage, self._kept._numbers]
+        return dict(zip(STATE, values, strict=True))
 
     @classmethod
     def from_tensors(cls, state: dict[str, Tensor]) -> Gram:
@@ -351,22 +364,22 @@ class Gram:
             raise DataError(f"not the state of a Gram: {', '.join(missing)} missing")
         header = state["header"].tolist()
         counts, rest = header[: len(cls._COUNTS)], header[len(cls._COUNTS) :]
-        if len(rest) != 7:
+        if len(rest) != 8:
             raise DataError(f"not the state of a Gram: the header has {len(header)} entries")
-        gram = cls(retain=int(counts[0]), num_outputs=int(rest[0]) or None)
+        gram = cls(retain=int(counts[0]), num_outputs=int(rest[1]) or None)
         for name, value in zip(cls._COUNTS, counts, strict=True):
             setattr(gram, name, type(getattr(gram, name))(value))
-        for name, width, eps in zip(("features", "outputs", "targets"), rest[1:4], rest[4:], strict=True):
+        for name, width, eps in zip(("features", "outputs", "targets"), rest[2:5], rest[5:], strict=True):
             if width:
                 gram._widths[name], gram._eps[name] = int(width), eps
+        gram._header = state["header"]
         if gram._widths:
             gram._device = state["sum"].device
-            values = [state[name] for name in STATE[1:]]
-            for name, value in zip(cls._SUMS, values, strict=False):
+            _, *sums, pilot, a, b, c, x, y, z, numbers = (state[name] for name in STATE)
+            for name, value in zip(cls._SUMS, sums, strict=True):
                 setattr(gram, name, value)
-            gram._pilot, *rows, numbers = values[len(cls._SUMS) :]
-            gram._pending = (rows[0], rows[1], rows[2])
-            gram._kept = RowSample(gram.retain, tuple(rows[3:]), numbers.cpu().numpy())
+            gram._pilot, gram._pending = pilot, (a, b, c)
+            gram._kept = RowSample((x, y, z), numbers, int(rest[0]))
         return gram
 
     def state_dict(self) -> dict[str, Tensor]:

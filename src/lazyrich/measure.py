@@ -259,7 +259,8 @@ def _collapse(gram: Gram, weight: Tensor | None) -> tuple[Any, str | None]:
 
 
 def _comparison(gram: Gram, model: nn.Module, start: nn.Module | None, beginning: Gram | None) -> Comparison:
-    norm = parameter_norm(model, start) if any(True for _ in model.parameters()) else None
+    flat = any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules())  # holds a part of the parameters
+    norm = parameter_norm(model, start) if not flat and any(True for _ in model.parameters()) else None
     try:
         exponent = alpha_req(gram)
     except DataError:  # too few ranks for a fit: no number rather than a bad one

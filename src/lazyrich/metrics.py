@@ -38,7 +38,6 @@ class GramMetric(Metric):
         self.num_classes = num_classes
         for name, value in Gram(retain=retain).tensors().items():
             self.add_state(name, default=value, dist_reduce_fx=None)
-        self._held: Gram | None = None
 
     def update(
         self, features: Tensor, outputs: Tensor | None = None, targets: Tensor | None = None, weights: Tensor | None = None
@@ -70,21 +69,12 @@ class GramMetric(Metric):
 
     @property
     def gram(self) -> Gram:
-        """The Gram over the current states."""
-        states = {name: getattr(self, name) for name in STATE}
-        if self._held is None or self._held_header is not states["header"]:
-            self._held, self._held_header = Gram.from_tensors(states), states["header"]
-        return self._held
+        """The Gram over the current states, which it writes into."""
+        return Gram.from_tensors({name: getattr(self, name) for name in STATE})
 
     def _take(self, gram: Gram) -> None:
         for name, value in gram.tensors().items():
             setattr(self, name, value)
-        self._held, self._held_header = gram, self.header
-
-    def reset(self) -> None:
-        """Back to an empty Gram."""
-        super().reset()
-        self._held = None
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Adds what another metric of this kind, or its state, has seen; also after ``compute``."""
@@ -105,16 +95,11 @@ class GramMetric(Metric):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> Any:
         """Moves devices only: the sums stay in double precision whatever becomes of the module around them."""
-        self._held = None
 
         def moved(x: Tensor) -> Tensor:
             return x.to(fn(torch.empty(0, dtype=x.dtype, device=x.device)).device)
 
-        return super()._apply(moved, exclude_state)
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """As of ``torchmetrics.Metric``; holds the Gram after ``persistent(True)``."""
-        return super().state_dict(*args, **kwargs)
+        return super()._apply(moved, (*exclude_state, "header", "kept_numbers"))
 
 
 class LowRankMeasure(GramMetric):
@@ -157,7 +142,7 @@ class NeuralCollapse(GramMetric):
     Example:
         >>> import torch
         >>> metric = NeuralCollapse(num_classes=2)
-        >>> metric.update(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]]), targets=torch.tensor([0, 1, 0]))
+        >>> metric.update(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).double(), targets=torch.tensor([0, 1]))
         >>> metric.compute()["nc1"]
         tensor(0., dtype=torch.float64)
     """

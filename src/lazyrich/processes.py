@@ -86,9 +86,9 @@ class Processes:
 
     def _agree(self, state: int, error: Exception | None = None) -> list[int]:
         mine = torch.tensor([state], device=self._device)
-        states = torch.empty(self.size, dtype=mine.dtype, device=self._device)
-        dist.all_gather_into_tensor(states, mine, group=self._group)
-        listed = states.tolist()
+        states = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(states, mine, group=self._group)
+        listed = torch.cat(states).tolist()
         if _FAILED in listed:
             self._told = True
             messages = self._gathered(None if error is None else f"{type(error).__name__}: {error}")

@@ -8,6 +8,7 @@ from .neural_collapse import NeuralCollapse, neural_collapse
 from .parameter_norm import LayerNorm, ParameterNorm, parameter_norm
 from .spectral_exponent import PowerLaw, alpha_req
 from .spectrum import FeatureSpectrum, feature_spectrum, held_out_quality
+from .tangent_kernel import TangentKernelChange, tangent_kernel, tangent_kernel_alignment, tangent_kernel_change
 
 __all__ = [
     "FeatureSpectrum",
@@ -16,6 +17,7 @@ __all__ = [
     "NeuralCollapse",
     "ParameterNorm",
     "PowerLaw",
+    "TangentKernelChange",
     "alpha_req",
     "compressed_head",
     "effective_rank",
@@ -29,5 +31,8 @@ __all__ = [
     "participation_ratio",
     "rankme",
     "stable_rank",
+    "tangent_kernel",
+    "tangent_kernel_alignment",
+    "tangent_kernel_change",
     "target_alignment",
 ]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, NonFiniteError
@@ -54,7 +53,8 @@ def parameter_norm(model: nn.Module, start: nn.Module | Mapping[str, Tensor] | N
     """Squared Frobenius norm of the parameters, and of what training changed in them; buffers do not count.
 
     Args:
-        model: the network; DataParallel, DDP and torch.compile around it do not matter.
+        model: the network; DataParallel, DDP, FSDP2 and torch.compile around it do not matter (with FSDP, call it on all
+            processes).
         start: the network as it was at the start, or its ``state_dict()``.
 
     Raises:
@@ -69,13 +69,13 @@ def parameter_norm(model: nn.Module, start: nn.Module | Mapping[str, Tensor] | N
         >>> found.squared_norm, found.squared_distance
         (19.0, 18.0)
     """
-    now = {_plain(name): x.detach() for name, x in model.named_parameters()}
+    now = {_plain(name): _whole(x) for name, x in model.named_parameters()}
     if not now:
         raise DataError(f"{type(model).__name__} has no parameters")
     then = None
     if start is not None:
         given = start.named_parameters() if isinstance(start, nn.Module) else start.items()
-        then = {_plain(name): x.detach() for name, x in given}
+        then = {_plain(name): _whole(x) for name, x in given}
         differing = [name for name, x in now.items() if name not in then or then[name].shape != x.shape]
         if isinstance(start, nn.Module):
             differing += [name for name in then if name not in now]
@@ -99,8 +99,14 @@ def parameter_norm(model: nn.Module, start: nn.Module | Mapping[str, Tensor] | N
     )
 
 
+def _whole(x: Tensor) -> Tensor:
+    """A parameter that processes share among them (DTensor), put together."""
+    gather = getattr(x, "full_tensor", None)
+    return (x if gather is None else gather()).detach()
+
+
 def _squared_norm(x: Tensor) -> float:
-    return float(torch.linalg.vector_norm(x, dtype=torch.float64)) ** 2
+    return float(x.double().square().sum())
 
 
 def _plain(name: str) -> str:

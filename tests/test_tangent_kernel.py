@@ -1,0 +1,237 @@
+import copy
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+
+from lazyrich import DataError, DegenerateError
+from lazyrich.functional import tangent_kernel, tangent_kernel_alignment, tangent_kernel_change
+
+
+def explicit(model, inputs):
+    """Each output's gradient by a backward pass of its own, stacked and multiplied."""
+    model = copy.deepcopy(model).eval()
+    parameters = [x for x in model.parameters() if x.requires_grad]
+    rows = []
+    for x in inputs:
+        for value in model(x.unsqueeze(0).clone()).flatten():
+            found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+            rows.append(torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for g, p in zip(found, parameters)]))
+    jacobian = torch.stack(rows)
+    return jacobian @ jacobian.T
+
+
+def perceptron():
+    return nn.Sequential(nn.Linear(5, 17), nn.Tanh(), nn.Linear(17, 11), nn.ReLU(inplace=True), nn.Linear(11, 3)), (5,)
+
+
+def convolutional():
+    layers = [nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Dropout(0.5), nn.Linear(4, 3)), (2, 5, 5)
+
+
+def transformer():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    return nn.Sequential(layer, nn.Flatten(), nn.Linear(32, 3)), (4, 8)
+
+
+def inplace_on_the_inputs():
+    return nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 3)), (5,)
+
+
+def one_output():
+    return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 1), nn.Flatten(0)), (5,)
+
+
+NETWORKS = [perceptron, convolutional, transformer, inplace_on_the_inputs, one_output]
+
+
+@pytest.fixture(params=NETWORKS, ids=lambda f: f.__name__)
+def network(request):
+    torch.manual_seed(0)
+    model, shape = request.param()
+    model = model.double()
+    for x in model.buffers():
+        if x.is_floating_point():
+            x.uniform_(0.5, 1.5)
+    return model, torch.randn(6, *shape, dtype=torch.float64)
+
+
+class TestAgainstTheExplicitJacobian:
+    def test_whole_and_in_blocks(self, network):
+        model, inputs = network
+        expected = explicit(model, inputs)
+        largest = max(x.numel() for x in model.parameters()) * 8
+        for max_bytes in (2**30, 40 * largest, 12 * largest, 4 * largest):
+            found = tangent_kernel(model, inputs, max_bytes=max_bytes)
+            assert found.dtype == torch.float64
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-10 * expected.abs().max().item())
+
+    def test_blocks_of_outputs_differ(self):
+        """The block of one pair of outputs is not a copy of another's."""
+        torch.manual_seed(0)
+        kernel = tangent_kernel(perceptron()[0].double(), torch.randn(4, 5, dtype=torch.float64)).reshape(4, 3, 4, 3)
+        blocks = [kernel[:, c, :, d] for c in range(3) for d in range(3)]
+        assert all((a - b).abs().max() > 1e-3 for k, a in enumerate(blocks) for b in blocks[:k] if not torch.equal(a, b.T))
+
+    def test_some_parameters(self):
+        torch.manual_seed(0)
+        model = perceptron()[0].double()
+        x = torch.randn(4, 5, dtype=torch.float64)
+        head = tangent_kernel(model, x, parameters=["4"])
+        rest = tangent_kernel(model, x, parameters=["0", "2"])
+        torch.testing.assert_close(head + rest, explicit(model, x), rtol=0, atol=1e-12)
+        model[0].requires_grad_(False)
+        torch.testing.assert_close(tangent_kernel(model, x), explicit(model, x), rtol=0, atol=1e-12)
+
+    def test_single_precision(self):
+        torch.manual_seed(0)
+        model = perceptron()[0]
+        x = torch.randn(4, 5)
+        torch.testing.assert_close(tangent_kernel(model, x), explicit(model.double(), x.double()), rtol=1e-4, atol=1e-5)
+
+
+class TestClosedForms:
+    def test_linear_model_with_bias(self):
+        x = torch.randn(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        expected = torch.kron(x @ x.T + 1, torch.eye(3, dtype=torch.float64))
+        torch.testing.assert_close(tangent_kernel(nn.Linear(4, 3).double(), x), expected, rtol=0, atol=1e-12)
+
+    def test_two_linear_layers(self):
+        """f = V U x: K = (x·x') V Vᵀ + (Ux·Ux') I."""
+        model = nn.Sequential(nn.Linear(4, 6, bias=False), nn.Linear(6, 3, bias=False)).double()
+        x = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        u, v = model[0].weight.detach(), model[1].weight.detach()
+        expected = torch.kron(x @ x.T, v @ v.T) + torch.kron(x @ u.T @ u @ x.T, torch.eye(3, dtype=torch.float64))
+        torch.testing.assert_close(tangent_kernel(model, x), expected, rtol=0, atol=1e-12)
+
+
+class TestChange:
+    kernel = torch.randn(12, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    kernel = kernel @ kernel.T
+
+    def test_none(self):
+        change = tangent_kernel_change(self.kernel, self.kernel, num_outputs=3)
+        assert (change.alignment_change, change.relative_distance) == (pytest.approx(0, abs=1e-14), 0)
+
+    def test_scale(self):
+        change = tangent_kernel_change(self.kernel, 2 * self.kernel, num_outputs=3)
+        assert (change.alignment_change, change.relative_distance) == (pytest.approx(0, abs=1e-14), pytest.approx(1))
+
+    def test_against_explicit_centring(self):
+        other = self.kernel.flip(0).flip(1)
+        h = torch.kron(torch.eye(4, dtype=torch.float64) - 0.25, torch.eye(3, dtype=torch.float64))
+        a, b = h @ self.kernel @ h, h @ other @ h
+        change = tangent_kernel_change(self.kernel, other, num_outputs=3)
+        assert change.alignment_change == pytest.approx(float(1 - (a * b).sum() / (a.norm() * b.norm())), abs=1e-12)
+        assert change.relative_distance == pytest.approx(float((other - self.kernel).norm() / self.kernel.norm()))
+
+    def test_alignment_with_targets(self):
+        y = torch.randn(4, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        h = torch.kron(torch.eye(4, dtype=torch.float64) - 0.25, torch.eye(3, dtype=torch.float64))
+        target = h @ torch.outer(y.flatten(), y.flatten()) @ h
+        centred = h @ self.kernel @ h
+        expected = float((centred * target).sum() / (centred.norm() * target.norm()))
+        assert tangent_kernel_alignment(self.kernel, y) == pytest.approx(expected, abs=1e-12)
+
+    def test_labels_are_one_hot_rows(self):
+        labels = torch.tensor([0, 2, 1, 2])
+        rows = nn.functional.one_hot(labels, 3).double()
+        assert tangent_kernel_alignment(self.kernel, labels) == tangent_kernel_alignment(self.kernel, rows)
+
+    def test_a_larger_output_scale_moves_the_kernel_less(self):
+        """Chizat, Oyallon & Bach 2019: output scale α with the loss over α²; to the same fit, the change falls like 1/α."""
+        changes = []
+        for scale in (5.0, 50.0, 500.0):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 1)).double()
+            x = torch.randn(8, 4, dtype=torch.float64)
+            y = torch.sin(x[:, :1] * 2)
+            start = copy.deepcopy(model)
+            first = start(x).detach()
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.02 / scale**2)
+            for _ in range(200):
+                optimizer.zero_grad()
+                ((scale * (model(x) - first) - y) ** 2).mean().backward()
+                optimizer.step()
+            changes.append(tangent_kernel_change(tangent_kernel(start, x), tangent_kernel(model, x), num_outputs=1).relative_distance)
+        assert changes[0] > 5 * changes[1] > 25 * changes[2]
+        assert changes[2] < 0.02
+
+
+class TestTheModelComesBack:
+    def test_modes_gradients_and_random_state(self):
+        torch.manual_seed(0)
+        model, shape = convolutional()
+        model.train()
+        model[0].eval()
+        model(torch.randn(3, *shape)).sum().backward()
+        before = {name: (x.clone(), x.grad.clone()) for name, x in model.named_parameters()}
+        buffers = {name: x.clone() for name, x in model.named_buffers()}
+        modes = [m.training for m in model.modules()]
+        inputs = torch.randn(3, *shape)
+        kept = inputs.clone()
+        wrong = torch.randn(3, 9)
+        state = torch.random.get_rng_state()
+        tangent_kernel(model, inputs)
+        with pytest.raises(RuntimeError):
+            tangent_kernel(model, wrong)
+        random_state = torch.random.get_rng_state()
+        assert torch.equal(state, random_state)
+        assert [m.training for m in model.modules()] == modes
+        assert all(torch.equal(x, before[n][0]) and torch.equal(x.grad, before[n][1]) for n, x in model.named_parameters())
+        assert all(torch.equal(x, buffers[n]) for n, x in model.named_buffers())
+        assert torch.equal(inputs, kept)
+        assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_memory_stays_within_the_bound():
+    """The whole Jacobian would take 600 MB; 150 MB are allowed."""
+    code = """
+        import resource, torch
+        from torch import nn
+        from lazyrich.functional import tangent_kernel
+        torch.set_num_threads(1)
+        model = nn.Sequential(nn.Linear(1000, 1000), nn.Tanh(), nn.Linear(1000, 5))
+        x = torch.randn(30, 1000)
+        tangent_kernel(model, x[:2], parameters=["2"])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        tangent_kernel(model, x, max_bytes=150 * 2**20)
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 150
+
+
+class TestErrors:
+    model = nn.Linear(4, 3)
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+
+    def test_inputs(self):
+        with pytest.raises(TypeError, match="inputs must be a tensor .* got list"):
+            tangent_kernel(self.model, [self.x])
+
+    def test_outputs(self):
+        with pytest.raises(DataError, match="one row a sample"):
+            tangent_kernel(nn.Sequential(self.model, nn.Unflatten(1, (3, 1))), self.x)
+
+    def test_parameters(self):
+        with pytest.raises(DataError, match="no parameters to differentiate by"):
+            tangent_kernel(self.model, self.x, parameters=["fc"])
+
+    def test_too_little_memory(self):
+        with pytest.raises(ValueError, match="max_bytes=100 is too little: .* 192 bytes"):
+            tangent_kernel(self.model, self.x, max_bytes=100)
+
+    def test_kernels(self):
+        with pytest.raises(DataError, match="same shape"):
+            tangent_kernel_change(torch.eye(4), torch.eye(6), num_outputs=2)
+        with pytest.raises(DataError, match="of 3 outputs"):
+            tangent_kernel_change(torch.eye(4), torch.eye(4), num_outputs=3)
+        with pytest.raises(DegenerateError, match="does not vary"):
+            tangent_kernel_change(torch.ones(4, 4), torch.eye(4), num_outputs=1)
+        with pytest.raises(DataError, match="another number of entries"):
+            tangent_kernel_alignment(torch.eye(4), torch.ones(3))
