@@ -27,7 +27,8 @@ from .functional import (
     target_alignment,
 )
 from .functional._sketched import unprojected_norm
-from .functional.low_rank import sketched_low_rank
+from .functional._span import span_of
+from .functional.low_rank import isotropic_reference, sketched_low_rank
 from .functional.neural_collapse import class_means, holds_labels, nearest_mean_disagrees
 from .gram import Gram
 from .layers import LayerTaps, Pooling
@@ -290,11 +291,11 @@ def _read_layer(layer: NarrowGram, run: Pass) -> LayerRichness:
         warnings.simplefilter("ignore", RankWarning)  # the outputs are the head's, and it has warned of them
         estimate = low_rank_estimate(gram)
         others = {name: low_rank_estimate(gram, reference=name).value for name in ("balanced", "outputs")}
-    value, isotropic, error = estimate.value, estimate.isotropic, None
+    value, error = estimate.value, None
     ratio = participation_ratio(gram)
     if layer.sketched:
-        value, error, isotropic = sketched_low_rank(gram, layer.width)
-        others = {name: sketched_low_rank(gram, layer.width, name)[0] for name in ("balanced", "outputs")}
+        value, error = sketched_low_rank(gram)
+        others = {name: sketched_low_rank(gram, name)[0] for name in ("balanced", "outputs")}
         covariance = gram.block("features", "features", centered=True)
         ratio = float(covariance.trace().square() / unprojected_norm(covariance))
     judged = not layer.sketched and not run.positions
@@ -302,7 +303,7 @@ def _read_layer(layer: NarrowGram, run: Pass) -> LayerRichness:
         low_rank=value,
         low_rank_corrected=estimate.corrected if judged else None,
         low_rank_stderr=estimate.stderr if judged else None,
-        isotropic=isotropic,
+        isotropic=isotropic_reference(span_of(gram, "outputs"), layer.width),
         balanced=others["balanced"],
         output_alignment=others["outputs"],
         participation_ratio=ratio,

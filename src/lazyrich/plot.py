@@ -69,6 +69,48 @@ def plot_richness(results: dict[str, Richness], path: str | os.PathLike[str] | N
     return figure
 
 
+def plot_layers(results: dict[str, Richness], path: str | os.PathLike[str] | None = None) -> Figure:
+    """D_LR of what each layer sees, in the order they ran, for one or several networks with the same layers.
+
+    Args:
+        results: name -> result, measured with ``layers=``; up to six.
+        path: where to write it (the ending names the format); None only returns the figure.
+
+    Raises:
+        ValueError: no results, more than six, or results without the same layers.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not 1 <= len(results) <= len(COLOURS):
+        raise ValueError(f"one figure shows 1 to {len(COLOURS)} results, got {len(results)}")
+    names = list(next(iter(results.values())).layers)
+    if not names or any(list(r.layers) != names for r in results.values()):
+        raise ValueError('the results hold no layers, or unlike ones; measure them with layers="all" or the same names')
+    needs("matplotlib", "plot")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(min(24, max(6.5, 2.6 + 0.42 * len(names))), 4.6), layout="constrained")
+    axis = figure.subplots()
+    depth = np.arange(len(names))
+    for (label, r), colour in zip(results.items(), COLOURS, strict=False):
+        layers = list(r.layers.values())
+        values = [layer.low_rank for layer in layers]
+        error = [1.96 * (layer.low_rank_stderr or layer.reduction_stderr or 0.0) for layer in layers]
+        name = label.replace("$", r"\$")
+        axis.errorbar(depth, values, yerr=error, color=colour, marker="o", ms=5, lw=1.6, capsize=2.5, label=name, zorder=3)
+        axis.plot(depth, [layer.balanced for layer in layers], color=colour, lw=1.2, ls="--", marker=".", ms=5, zorder=2)
+    for k, layer in enumerate(next(iter(results.values())).layers.values()):
+        axis.plot([k - 0.3, k + 0.3], [layer.isotropic] * 2, color=_FAINT, lw=1.2, zorder=1)
+    axis.plot([], [], color=_INK, lw=1.2, ls="--", marker=".", label="balanced reference")
+    axis.plot([], [], color=_FAINT, lw=1.2, label="isotropic features")
+    axis.set_xticks(depth, [name or "(the model)" for name in names], rotation=90 if len(names) > 6 else 0)
+    axis.set(ylim=(-0.03, 1.03), xlabel="layer, by what it sees", ylabel="$D_{LR}$ against the outputs:  0 rich  →  lazy")
+    _quiet(axis)
+    axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(results) + 2)
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
 def _curves(axes: Any, name: str, r: Richness, colour: str) -> None:
     k = np.arange(1, r.num_features + 1)
     kept = slice(0, r.spectrum.rank)

@@ -185,6 +185,12 @@ class Richness:
 
         return plot_richness({f"head {self.head}": self}, path)
 
+    def plot_layers(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """D_LR over the depth of the network. Needs ``layers=`` in the measurement and ``lazyrich[plot]``."""
+        from .plot import plot_layers
+
+        return plot_layers({f"head {self.head}": self}, path)
+
 
 _NUMBERS = {
     "low_rank": float, "low_rank_corrected": float, "low_rank_stderr": float, "isotropic": float, "balanced": float,

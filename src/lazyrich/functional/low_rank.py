@@ -200,18 +200,17 @@ def _strength(span: Span, power: float, damping: float) -> Tensor:
     return d * (d.square() + damping) ** (-power / 2)
 
 
-def sketched_low_rank(gram: Gram, num_features: int, reference: Reference = "projection") -> tuple[float, float, float]:
+def sketched_low_rank(gram: Gram, reference: Reference = "projection") -> tuple[float, float]:
     """D_LR of features that a :class:`~lazyrich.narrow.Sketch` projected, without what the projection adds to it.
 
     Returns:
-        D_LR, its standard error from the projection alone, and the isotropic reference of the true width.
+        D_LR and its standard error from the projection alone.
     """
     power = power_of(reference)
     _must_vary(gram)
     span = span_of(gram, "outputs")
     norm = torch.linalg.matrix_norm(_centred_reference(span, power))
-    value, error = unprojected_low_rank(gram, span, _strength(span, power, 0.0), norm)
-    return value, error, isotropic_reference(span, num_features, power)
+    return unprojected_low_rank(gram, span, _strength(span, power, 0.0), norm)
 
 
 def _must_vary(gram: Gram) -> None:

@@ -1,0 +1,85 @@
+import pytest
+import reference
+import torch
+
+from lazyrich import DegenerateError, Gram
+from lazyrich.functional import effective_rank, participation_ratio, rankme, stable_rank
+
+RANKS = {"effective_rank": effective_rank, "participation_ratio": participation_ratio, "stable_rank": stable_rank, "rankme": rankme}
+every = pytest.mark.parametrize("name", RANKS)
+
+
+def features(n=150, p=20, offset=0.0, dtype=torch.float64):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(n, p, generator=g, dtype=torch.float64) * torch.linspace(2, 0.1, p, dtype=torch.float64)
+    return (x + offset).to(dtype)
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.randn(1000, 1024, generator=torch.Generator().manual_seed(0))
+
+
+class TestKnownNumbers:
+    """Of torch.randn(1000, 1024) with seed 0, known from other implementations."""
+
+    def test_rankme(self, x):
+        assert rankme(x) == pytest.approx(814.36, abs=0.005)
+
+    def test_entropy_rank_of_the_covariance(self, x):
+        """613.47 is the figure with RankMe's 1e-7 in every share, 613.05 the definition's."""
+        assert effective_rank(x, eps=1e-7) == pytest.approx(613.47, abs=0.005)
+        assert effective_rank(x) == pytest.approx(reference.ranks(x.double().numpy())["effective_rank"], abs=1e-6)
+        assert effective_rank(x) == pytest.approx(613.05, abs=0.005)
+
+    def test_a_gram_in_single_precision(self, x):
+        gram = Gram()
+        gram.update(x)
+        assert rankme(gram) == pytest.approx(814.36, abs=0.005)
+
+
+@every
+class TestEvery:
+    @pytest.mark.parametrize("shape", [(150, 20), (10, 30), (2, 5), (40, 1)])
+    @pytest.mark.parametrize("offset", [0.0, 3.0])
+    def test_against_numpy(self, name, shape, offset):
+        x = features(*shape, offset=offset)
+        assert RANKS[name](x) == pytest.approx(reference.ranks(x.numpy())[name], rel=1e-7)
+
+    def test_isotropic_features_have_full_rank(self, name):
+        x = torch.linalg.qr(features(100, 8) - features(100, 8).mean(0)).Q
+        assert RANKS[name](3 * x) == pytest.approx(8, rel=1e-5)
+
+    def test_a_gram_in_batches_and_weights(self, name):
+        x = features()
+        gram, repeated = Gram(), x.repeat_interleave(torch.tensor([1, 2, 3] * 50), 0)
+        for rows, weights in zip(x.split(11), torch.tensor([1.0, 2.0, 3.0] * 50).split(11), strict=True):
+            gram.update(rows, weights=weights)
+        assert RANKS[name](gram) == pytest.approx(reference.ranks(repeated.numpy())[name], rel=1e-7)
+
+    def test_arguments_are_left_alone(self, name):
+        x = features(offset=5)
+        kept = x.clone()
+        RANKS[name](x)
+        assert torch.equal(x, kept)
+
+    def test_scale(self, name):
+        assert RANKS[name](1e-8 * features()) == pytest.approx(RANKS[name](features()), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["effective_rank", "participation_ratio"])
+@pytest.mark.parametrize("offset", [1.0, 10.0, 100.0, 1000.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_offsets_do_not_change_the_centred_ranks(name, offset, dtype):
+    tolerance = 1e-9 if dtype == torch.float64 else 1e-3
+    assert RANKS[name](features(offset=offset, dtype=dtype)) == pytest.approx(RANKS[name](features()), rel=tolerance)
+
+
+def test_dead_features():
+    for function in (effective_rank, participation_ratio):
+        with pytest.raises(DegenerateError, match="features are constant"):
+            function(torch.full((10, 3), 2.5))
+    for function in (stable_rank, rankme):
+        assert function(torch.full((10, 3), 2.5)) == pytest.approx(1, rel=1e-5)
+        with pytest.raises(DegenerateError, match="features are all zero"):
+            function(torch.zeros(10, 3))

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import reference
+import torch
+
+from lazyrich import DataError, Gram
+from lazyrich.functional import alpha_req
+
+
+def power_law(n, p, alpha, seed=0):
+    """Centred features whose covariance has exactly the eigenvalues i^-α."""
+    x = torch.randn(n, p, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    basis = torch.linalg.qr(x - x.mean(0)).Q * n**0.5
+    return basis * torch.arange(1, p + 1, dtype=torch.float64) ** (-alpha / 2)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("fit_range", [None, (1, 60), (5, 30), (11, 50)])
+def test_an_exact_power_law(alpha, fit_range):
+    """σ_i = i^(-α/2), for α = 2 the σ_i = 1/i."""
+    x = power_law(300, 60, alpha) + 10
+    kept = x.clone()
+    law = alpha_req(x, fit_range=fit_range)
+    assert float(law) == pytest.approx(alpha, abs=1e-8)
+    assert law.r_squared == pytest.approx(1, abs=1e-9)
+    assert (law.first, law.last) == (fit_range or (11, 30))
+    assert torch.equal(x, kept)
+
+
+def test_against_numpy():
+    x = torch.randn(200, 40, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * torch.linspace(3, 0.2, 40)
+    for first, last in [(1, 20), (3, 40), (10, 14)]:
+        law = alpha_req(x, fit_range=(first, last))
+        assert law.alpha == pytest.approx(reference.exponent(x.numpy(), first, last), rel=1e-9)
+        values = np.linalg.svd(x.numpy() - x.numpy().mean(0), compute_uv=False)[first - 1 : last] ** 2
+        i = np.arange(first, last + 1)
+        w = 1 / i / (1 / i).sum()
+        y = np.log(values)
+        line = -law.alpha * np.log(i)
+        rest = (y - line) - w @ (y - line)
+        spread = y - w @ y
+        assert law.r_squared == pytest.approx(1 - w @ rest**2 / (w @ spread**2), rel=1e-9)
+
+
+def test_a_gram():
+    x = power_law(300, 60, 1.5)
+    gram = Gram()
+    for rows in x.split(7):
+        gram.update(rows)
+    assert alpha_req(gram).alpha == pytest.approx(1.5, abs=1e-8)
+
+
+def test_the_range_stays_above_rounding():
+    """Features of rank 12: no eigenvalue of rounding is fitted."""
+    law = alpha_req(power_law(300, 12, 1.0) @ torch.randn(12, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    assert law.last <= 12
+
+
+@pytest.mark.parametrize(
+    ("x", "fit_range", "error", "match"),
+    [
+        (power_law(50, 3, 1.0), None, DataError, "at least 5 ranks, .* 3"),
+        (power_law(50, 20, 1.0), (1, 4), DataError, r"at least 5 ranks, got 4 \(1 to 4\)"),
+        (power_law(50, 20, 1.0), (1, 40), ValueError, r"fit_range must lie in 1 … 20, .* got \(1, 40\)"),
+        (power_law(50, 20, 1.0), (0, 10), ValueError, "fit_range must lie"),
+    ],
+)
+def test_a_fit_that_cannot_be_made_is_no_number(x, fit_range, error, match):
+    with pytest.raises(error, match=match):
+        alpha_req(x, fit_range=fit_range)
