@@ -313,9 +313,8 @@ class TestCorrection:
         gram.update(x, f)
         rows = _jackknife._rows(gram, span_of(gram, "outputs"))
         alignment = ((rows.x @ rows.covariance) * rows.x).sum(1)
-        nodes = _jackknife._resolvents(power, rows.eigenvalues)
-        found = _jackknife._second_order_variance(rows, nodes, norm2, alignment)
-        assert_close(found, expected, rtol=1e-4 if power == 0.5 else 1e-9, atol=0)  # a quadrature stands for B^{-1/2}
+        found = _jackknife._second_order_variance(rows, power, norm2, alignment)
+        assert_close(found, expected, rtol=2e-3 if power == 0.5 else 1e-9, atol=0)  # a coarse quadrature stands for B^{-1/2}
 
     def test_the_interval_uses_students_quantile(self):
         for freedom, quantile in ((3.0, 3.182446), (5.0, 2.570582), (10.0, 2.228139), (30.0, 2.042272), (1e9, 1.959964)):

@@ -174,7 +174,7 @@ def _fill(run: Pass, taps: LayerTaps | None, start: nn.Module | None) -> tuple[G
     with undisturbed(start or run.tap.model, None, run.place if start is not None else None):
         start_tap = None
         for rows in run.rows("measuring", taps.hooks if taps is not None else None):
-            gram = gram or run.gram(num_outputs=rows.num_outputs)
+            gram = gram or run.gram(retain=0 if run.positions else 1024, num_outputs=rows.num_outputs)
             gram.update(rows.features, rows.outputs, rows.targets, rows.weights)
             if start is not None:
                 start_tap = start_tap or Tap(start, run.tap.name if run.tap.found is not run.tap.model else start)

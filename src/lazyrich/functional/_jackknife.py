@@ -16,7 +16,7 @@ so every resolvent follows from a handful of scalar products (Sherman & Morrison
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from ..gram import Gram
 from ._span import Span
 
 PAIR_ROWS = 512  # rows whose pairs are looked at
+_MOST_WORK, _AT_ONCE = 2**24, 2**21  # rows · outputs · resolvents, in all and held at a time
 _NORMAL = 1.959964  # 97.5 % quantile
 
 
@@ -59,6 +60,10 @@ class _Rows:
     mean: Tensor  # (r,) m
     eigenvalues: Tensor  # (r,) of B
 
+    def of(self, some: slice) -> _Rows:
+        """Some of the samples."""
+        return replace(self, x=self.x[some], h=self.h[some], centred=self.centred[some], w=self.w[some])
+
 
 def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife | None:
     """The jackknife of D_LR with an unbiased ‖S_c‖_F², or None where there is too little to judge by.
@@ -68,25 +73,31 @@ def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife | None:
     n = gram.effective_count
     if not gram.retain or n < 8:
         return None
-    rows = _rows(gram, span)
-    nodes = _resolvents(power, rows.eigenvalues)
+    nodes = _resolvents(power, (span.singular_values[: span.rank] / span.singular_values[0]).square())
+    rows = _rows(gram, span, max(128, _MOST_WORK // (span.rank * max(len(nodes[0]), 1))))
     w, delta = rows.w, rows.w / (1 - rows.w)
     norm2 = unbiased_squared_norm(rows.covariance, gram.fourth_moment(), n)
     if norm2 <= 0 or bool((w * (rows.h.square() / rows.eigenvalues).sum(1) >= 1 - 1e-9).any()):
         return None  # a sample that alone carries a direction
     alignment = (((rows.x @ rows.covariance) * rows.x).sum(1) - w * rows.x.square().sum(1).square()) / (1 - w)
 
-    def kept_without(delta: Tensor) -> Tensor:
-        """1 - D_LR without each of the samples."""
-        numerator, reference = _without(rows, nodes, power, delta)
-        left = norm2 + 2 * delta / (1 + delta) * n / (n - 2) * (norm2 - alignment)
+    def kept_without(some: slice, delta: Tensor) -> Tensor:
+        """1 - D_LR without each of some samples."""
+        numerator, reference = _without(rows.of(some), nodes, power, delta)
+        left = norm2 + 2 * delta / (1 + delta) * n / (n - 2) * (norm2 - alignment[some])
         return numerator / (left * reference).sqrt()
 
-    with torch.enable_grad():  # each entry depends on its own sample alone, so this is the derivative of every one
-        nothing = torch.zeros_like(delta, requires_grad=True)
-        everything = kept_without(nothing)
-        slope = torch.autograd.grad(everything.sum(), nothing)[0]
-    kept, kept_out = everything[0].detach(), kept_without(delta)
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    step = max(1, _AT_ONCE // (span.rank * max(len(nodes[0]), 1)))
+    for start in range(0, len(w), step):
+        some = slice(start, start + step)
+        with torch.enable_grad():  # each entry depends on its own sample alone, so this is the derivative of every one
+            nothing = torch.zeros_like(delta[some], requires_grad=True)
+            everything = kept_without(some, nothing)
+            slope = torch.autograd.grad(everything.sum(), nothing)[0]
+        found.append((everything.detach(), slope, kept_without(some, delta[some])))
+    everything, slope, kept_out = (torch.cat(parts) for parts in zip(*found, strict=True))
+    kept = everything[0]
     if not bool(torch.isfinite(kept_out).all()) or kept <= 0:
         return None
     bias = rows.share * ((1 - w) * (kept_out - kept - delta * slope)).sum()
@@ -96,13 +107,14 @@ def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife | None:
     spread = squares.square().sum() / squares.sum().square() - 1 / len(w)  # of the squares: how few samples decide
     freedom = 2 / max(float(spread) * len(w) / n, 2 / n)
     # The jackknife counts second-order variance twice; what is left is at least half (Efron & Stein 1981, Ann. Stat. 9).
-    twice = kept.square() * _second_order_variance(rows, nodes, norm2, alignment)
+    twice = kept.square() * _second_order_variance(rows, power, norm2, alignment)
     variance = torch.maximum(variance - twice, variance / 2)
     return Jackknife(float(1 - (kept - bias)), float(variance.sqrt()), max(freedom, 3.0))
 
 
-def _rows(gram: Gram, span: Span) -> _Rows:
+def _rows(gram: Gram, span: Span, most: int = 1024) -> _Rows:
     blocks, w = gram.retained()
+    blocks, w = {name: x[:most] for name, x in blocks.items()}, w[:most]
     scale = span.singular_values[: span.rank] / span.singular_values[0]
     basis = span.to_basis * scale
     h, mean = blocks["outputs"] @ basis, span.basis_mean * scale
@@ -119,55 +131,50 @@ def _rows(gram: Gram, span: Span) -> _Rows:
     )
 
 
-def _resolvents(power: float, eigenvalues: Tensor) -> list[tuple[float, float]]:
-    """(c, t²) such that Σ c (λ + t²)⁻¹ is λ^{-γ}; none for γ = 0.
+def _resolvents(power: float, eigenvalues: Tensor, *, step: float = 0.5, tail: float = 16.0) -> tuple[Tensor, Tensor]:
+    """c and t², (q,), such that Σ c (λ + t²)⁻¹ is λ^{-γ}; none for γ = 0.
 
-    For γ = ½ the trapezoid rule on (2/π)∫ eᵘ/(e²ᵘ + λ) du, exact to 1e-7.
+    For γ = ½ the trapezoid rule on (2/π)∫ eᵘ/(e²ᵘ + λ) du, exact to 2exp(-π²/step) + exp(-tail).
     """
     if power != 0.5:
-        return [(1.0, 0.0)] if power else []
-    step, tail = 0.5, 16.0
+        found = torch.full((1 if power else 0,), 1.0).to(eigenvalues)
+        return found, torch.zeros_like(found)
     low, high = (0.5 * math.log(float(x)) for x in (eigenvalues.min(), eigenvalues.max()))
-    points = [low - tail + step * k for k in range(math.ceil((high - low + 2 * tail) / step) + 1)]
-    return [(2 / math.pi * step * math.exp(u), math.exp(2 * u)) for u in points]
+    points = torch.arange(math.ceil((high - low + 2 * tail) / step) + 1).to(eigenvalues) * step + low - tail
+    return 2 / math.pi * step * points.exp(), (2 * points).exp()
 
 
-def _without(rows: _Rows, nodes: list[tuple[float, float]], power: float, delta: Tensor) -> tuple[Tensor, Tensor]:
+def _without(rows: _Rows, nodes: tuple[Tensor, Tensor], power: float, delta: Tensor) -> tuple[Tensor, Tensor]:
     """Numerator and ‖reference‖² without each sample, (m,) each."""
     d = delta.unsqueeze(1)
     h, c, eigenvalues = rows.h, rows.centred, rows.eigenvalues
     xx, xa = rows.x.square().sum(1), rows.x @ rows.loadings
     inner = rows.loadings.T @ rows.loadings
     mean = (1 + d) * rows.mean - d * h
-
-    def quadratic(weight: Tensor | float) -> Tensor:
-        """‖(A - δ x̃ h̃ᵀ) W^{1/2}‖² for a diagonal W, each row its own."""
-        return (inner.diagonal() * weight - 2 * d * xa * weight * c + (d.square() * xx.unsqueeze(1)) * c.square() * weight).sum(1)
-
-    numerator, s = torch.zeros_like(delta), torch.zeros_like(delta)
-    for coefficient, shift in nodes:
-        resolvent = 1 / ((1 + d) * eigenvalues + shift)
-        v = resolvent * h
-        kappa = delta / (1 - delta * (h * v).sum(1))
-        along = (c * v).sum(1)
-        through = (v @ inner * v).sum(1) - 2 * delta * (xa * v).sum(1) * along + delta.square() * xx * along.square()
-        numerator = numerator + coefficient * (quadratic(resolvent) + kappa * through)
-        s = s + coefficient * ((mean.square() * resolvent).sum(1) + kappa * (mean * v).sum(1).square())
-    if power == 1:
-        reference = len(eigenvalues) - 2 * s + s.square()
-    elif power == 0.5:
-        trace = (1 + delta) * eigenvalues.sum() - delta * h.square().sum(1)
-        reference = trace - 2 * mean.square().sum(1) + s.square()
-    else:
-        numerator, s = quadratic(torch.ones_like(eigenvalues)), mean.square().sum(1)
-        hh, hbh = h.square().sum(1), (h.square() * eigenvalues).sum(1)
+    numerator = inner.diagonal() - 2 * d * xa * c + d.square() * xx.unsqueeze(1) * c.square()  # of ‖A - δ x̃ h̃ᵀ‖², each column
+    if power == 0:
+        hh, hbh, s = h.square().sum(1), (h.square() * eigenvalues).sum(1), mean.square().sum(1)
         square = (1 + delta).square() * eigenvalues.square().sum() - 2 * delta * (1 + delta) * hbh + (delta * hh).square()
         mbm = (1 + delta) * (mean.square() * eigenvalues).sum(1) - delta * (h * mean).sum(1).square()
-        reference = square - 2 * mbm + s.square()
-    return (1 + delta).square() * numerator, reference
+        return (1 + delta).square() * numerator.sum(1), square - 2 * mbm + s.square()
+
+    coefficients, shifts = nodes
+    resolvent = 1 / ((1 + d) * eigenvalues + shifts[:, None, None])  # (q, m, r)
+    v = resolvent * h
+    kappa = delta / (1 - delta * (h * v).sum(2))
+    along = (c * v).sum(2)
+    through = (v @ inner * v).sum(2) - 2 * delta * (xa * v).sum(2) * along + delta.square() * xx * along.square()
+    total = coefficients @ ((numerator * resolvent).sum(2) + kappa * through)
+    s = coefficients @ ((mean.square() * resolvent).sum(2) + kappa * (mean * v).sum(2).square())
+    if power == 1:
+        reference = len(eigenvalues) - 2 * s + s.square()
+    else:
+        trace = (1 + delta) * eigenvalues.sum() - delta * h.square().sum(1)
+        reference = trace - 2 * mean.square().sum(1) + s.square()
+    return (1 + delta).square() * total, reference
 
 
-def _second_order_variance(rows: _Rows, nodes: list[tuple[float, float]], norm2: Tensor, alignment: Tensor) -> Tensor:
+def _second_order_variance(rows: _Rows, power: float, norm2: Tensor, alignment: Tensor) -> Tensor:
     """Variance of log(numerator) - log(norm2)/2 through pairs of samples: ½ Σ wᵢ²wⱼ² ψ(i,j)² over the degenerate kernel ψ.
 
     For a resolvent D and aᵢ = (x̃ᵢh̃ᵢᵀ - A), bᵢ = hᵢhᵢᵀ - B, ψ is ⟨aᵢD, aⱼ⟩ - ⟨aᵢ, A D bⱼ D⟩ - ⟨aⱼ, A D bᵢ D⟩ + Tr(A D bᵢ D bⱼ D Aᵀ)
@@ -177,18 +184,20 @@ def _second_order_variance(rows: _Rows, nodes: list[tuple[float, float]], norm2:
     x, h, c, w, alignment = (t[:m] for t in (rows.x, rows.h, rows.centred, rows.w, alignment))
     kernel, xa, inner = x @ x.T, x @ rows.loadings, rows.loadings.T @ rows.loadings
     squares = kernel.square() - alignment.unsqueeze(1) - alignment + norm2 - 2 * (x @ rows.covariance) @ x.T
-    pairs, numerator = torch.zeros_like(kernel), torch.zeros_like(norm2)
-    for coefficient, shift in nodes:
-        d = 1 / (rows.eigenvalues + shift)
+    coefficients, shifts = _resolvents(power, rows.eigenvalues, step=1.0, tail=8.0)
+    weight = 1 / (rows.eigenvalues + shifts.unsqueeze(1))  # (q, r), the diagonals of D
+    flat = coefficients @ weight if power else torch.ones_like(rows.eigenvalues)  # of B^{-γ}
+    rest = coefficients @ (weight.square() * rows.eigenvalues) if power else torch.zeros_like(flat)  # of D B D
+    mean_term = (xa * flat) @ c.T
+    alone = -(xa * c * (flat - rest)).sum(1)  # 0 with what follows for γ = 1, where D B D = D
+    pairs = kernel * ((c * flat) @ c.T) - mean_term - mean_term.T
+    for coefficient, d in zip(coefficients, weight, strict=True):
         v = h * d
-        mixed, mean_term, rest = (xa @ v.T) * (c @ v.T), (xa * d) @ c.T, d - d.square() * rows.eigenvalues
-        alone = ((v @ inner) * h * rest).sum(1) - (xa * c * rest).sum(1)  # 0 for γ = 1, where D B D = D
-        pairs += coefficient * (kernel * ((c * d) @ c.T) - mixed - mixed.T + (v @ inner @ v.T) * (h @ v.T))
-        pairs += coefficient * (alone.unsqueeze(1) + alone - mean_term - mean_term.T)
-        numerator += coefficient * (inner.diagonal() * d).sum()
-    if not nodes:
-        mean_term, alone = xa @ c.T, -(xa * c).sum(1)
-        pairs, numerator = kernel * (c @ c.T) + alone.unsqueeze(1) + alone - mean_term - mean_term.T, inner.trace()
+        mixed = (xa @ v.T) * (c @ v.T)
+        pairs += coefficient * ((v @ inner @ v.T) * (h @ v.T) - mixed - mixed.T)
+        alone += coefficient * ((v @ inner) * h * (d - d.square() * rows.eigenvalues)).sum(1)
+    pairs += alone.unsqueeze(1) + alone
+    numerator = (inner.diagonal() * flat).sum()
     pairs = 2 * pairs / numerator - squares / norm2
     off_diagonal = 1 - torch.eye(m, dtype=x.dtype, device=x.device)
     pairs = (pairs - (pairs * off_diagonal).sum() / off_diagonal.sum()) * off_diagonal
