@@ -18,8 +18,11 @@ lint: .venv/ready
 docs: .venv/ready
 	$(BIN)/mkdocs build --strict --quiet
 
-benchmark: .venv/ready  ## the tables of docs/d-lr.md, about ten minutes
-	$(BIN)/python benchmarks/estimator.py
+benchmark: .venv/ready  ## the tables of the documentation, about half an hour
+	$(BIN)/python benchmarks/estimator.py 200 projection
+	$(BIN)/python benchmarks/estimator.py 200 balanced
+	$(BIN)/python benchmarks/references.py
+	$(BIN)/python benchmarks/measures.py
 	$(BIN)/python benchmarks/rank_cut.py
 
 .venv/ready: requirements/dev.txt pyproject.toml

@@ -5,7 +5,12 @@ import torch
 from lazyrich import DegenerateError, Gram
 from lazyrich.functional import effective_rank, participation_ratio, rankme, stable_rank
 
-RANKS = {"effective_rank": effective_rank, "participation_ratio": participation_ratio, "stable_rank": stable_rank, "rankme": rankme}
+RANKS = {
+    "effective_rank": effective_rank,
+    "participation_ratio": participation_ratio,
+    "stable_rank": stable_rank,
+    "rankme": rankme,
+}
 every = pytest.mark.parametrize("name", RANKS)
 
 

@@ -161,7 +161,9 @@ class TestTransformer:
 
 def test_an_inplace_layer_does_not_overwrite_what_was_taken():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 9), nn.Sequential(nn.ReLU(inplace=True), nn.Linear(9, 5)), nn.Tanh(), nn.Linear(5, 3)).double()
+    model = nn.Sequential(
+        nn.Linear(4, 9), nn.Sequential(nn.ReLU(inplace=True), nn.Linear(9, 5)), nn.Tanh(), nn.Linear(5, 3)
+    ).double()
     x = torch.randn(70, 4, dtype=torch.float64)
     with torch.no_grad():
         before, outputs = model[0](x), model(x)
@@ -204,7 +206,8 @@ class TestWide:
         many = many[:2000]
         with torch.no_grad():
             features, outputs = model[:2](many), model(many)
-        expected = {name: float(lazyrich.functional.low_rank_measure(features, outputs, reference=name)) for name in ("projection", "balanced")}
+        measured = lazyrich.functional.low_rank_measure
+        expected = {name: measured(features, outputs, reference=name).item() for name in ("projection", "balanced")}
         ratio = lazyrich.functional.participation_ratio(features)
         layer = measure(model, list(many.split(500)), layers=["2"]).layers["2"]
         assert layer.reduction == "random projection to 2,048 of 1,000"
@@ -279,7 +282,9 @@ class TestErrors:
 
     def test_sequence_first(self):
         model = nn.Sequential(nn.Linear(4, 5), nn.Flatten(0, 0))
-        model = nn.Sequential(nn.Unflatten(1, (3, 4)), _Transpose(), nn.Linear(4, 5), _Transpose(), nn.Flatten(), nn.Linear(15, 2))
+        model = nn.Sequential(
+            nn.Unflatten(1, (3, 4)), _Transpose(), nn.Linear(4, 5), _Transpose(), nn.Flatten(), nn.Linear(15, 2)
+        )
         x = torch.randn(20, 12, generator=torch.Generator().manual_seed(0))
         with pytest.raises(DataError, match=r"sees a tensor of shape \(3, 20, 4\) where the batch has 20 samples"):
             measure(model, x, layers=["2"])

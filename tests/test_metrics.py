@@ -161,7 +161,13 @@ class TestEveryMetric:
         metric, exact = made(name), made(name)
         metric.update(features.half(), outputs.half(), y)
         exact.update(features.half().double(), outputs.half().double(), y)
-        if name not in ("D_LR", "corrected", "cut", "rankme", "exponent"):  # these count directions, and halves round more of them
+        if name not in (
+            "D_LR",
+            "corrected",
+            "cut",
+            "rankme",
+            "exponent",
+        ):  # these count directions, and halves round more of them
             assert same(metric.compute(), exact.compute(), 2e-3)
         else:
             assert torch.isfinite(metric.compute())

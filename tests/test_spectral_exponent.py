@@ -52,7 +52,9 @@ def test_a_gram():
 
 def test_the_range_stays_above_rounding():
     """Features of rank 12: no eigenvalue of rounding is fitted."""
-    law = alpha_req(power_law(300, 12, 1.0) @ torch.randn(12, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    law = alpha_req(
+        power_law(300, 12, 1.0) @ torch.randn(12, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    )
     assert law.last <= 12
 
 

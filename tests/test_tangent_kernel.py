@@ -19,7 +19,8 @@ def explicit(model, inputs):
     for x in inputs:
         for value in model(x.unsqueeze(0).clone()).flatten():
             found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-            rows.append(torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for g, p in zip(found, parameters)]))
+            found = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+            rows.append(torch.cat([g.flatten() for g in found]))
     jacobian = torch.stack(rows)
     return jacobian @ jacobian.T
 
@@ -157,7 +158,8 @@ class TestChange:
                 optimizer.zero_grad()
                 ((scale * (model(x) - first) - y) ** 2).mean().backward()
                 optimizer.step()
-            changes.append(tangent_kernel_change(tangent_kernel(start, x), tangent_kernel(model, x), num_outputs=1).relative_distance)
+            kernels = tangent_kernel(start, x), tangent_kernel(model, x)
+            changes.append(tangent_kernel_change(*kernels, num_outputs=1).relative_distance)
         assert changes[0] > 5 * changes[1] > 25 * changes[2]
         assert changes[2] < 0.02
 

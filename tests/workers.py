@@ -1,4 +1,4 @@
-"""Two processes on this machine (gloo): `in_two_processes` runs a function of this module on both and returns what they return."""
+"""Two processes on this machine (gloo): `in_two_processes` runs a function of this module on both."""
 
 import copy
 import os

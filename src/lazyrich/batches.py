@@ -206,7 +206,7 @@ def first_dimension(value: Any) -> int:
     """How many samples the inputs of a batch hold."""
     first = next(tensors_in(value), None)
     if first is None or first.ndim == 0:
-        raise DataError("the first dimension of a batch's inputs must count its samples, and these inputs have no tensor with dimensions")
+        raise DataError("a batch's inputs hold no tensor whose first dimension counts the samples")
     return len(first)
 
 

@@ -14,7 +14,6 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from .batches import Batch, tensors_in
 from .errors import HeadError
 
-
 _SHARDING = ("FullyShardedDataParallel", "FSDPModule")  # by name, so that torch.distributed.fsdp is not imported for nothing
 MANY_OUTPUTS = 4096  # beyond, outputs are not copied: they follow from the features and the head's parameters
 

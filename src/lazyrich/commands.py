@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
 import warnings
@@ -14,6 +15,7 @@ from tyro.conf import Positional, arg
 from .checkpoint import load_checkpoint
 from .demo import run_demo
 from .errors import DataError, RankWarning
+from .layers import Pooling
 from .measure import measure as measure_model
 from .richness import Richness
 
@@ -36,11 +38,26 @@ def measure(
     head: Annotated[
         str | None, arg(help="Dotted name of the last linear layer; found by itself if not given.", metavar="NAME")
     ] = None,
+    layers: Annotated[
+        tuple[str, ...],
+        arg(
+            help="Also measure what these layers see: dotted names, or 'all' for all linear and convolution layers.",
+            metavar="NAME…",
+        ),
+    ] = (),
+    pooling: Annotated[
+        Pooling, arg(help="How the places of a map or the tokens of a sequence in a layer become rows.")
+    ] = "average",
+    start: Annotated[
+        Path | None, arg(help="Weights at the start of training: adds S_init and the parameters' distance.", metavar="FILE")
+    ] = None,
+    class_balanced: Annotated[bool, arg(help="Weigh samples so that every class counts the same.")] = False,
     num_samples: Annotated[int | None, arg(help="Stop after this many samples.", metavar="N")] = None,
     nc4: Annotated[bool, arg(help="Also compute NC4, which takes a second pass over the data.")] = False,
     device: Annotated[str | None, arg(help="Where to run, such as cuda:0; by default where the model is.")] = None,
     out: Annotated[
-        Path | None, arg(help="Folder for richness.json and richness.png; nothing is written without it.", metavar="DIR")
+        Path | None,
+        arg(help="Folder for richness.json, richness.png and layers.png; nothing is written without it.", metavar="DIR"),
     ] = None,
     progress: Annotated[bool, arg(help="Show a progress bar.")] = True,
 ) -> None:
@@ -52,6 +69,12 @@ def measure(
         load_checkpoint(network, checkpoint)
     loader = _built(data, "--data")
     options: dict[str, Any] = {"head": head, "num_samples": num_samples, "nc4": nc4, "device": device, "progress": progress}
+    options |= {"pooling": pooling, "class_balanced": class_balanced}
+    if layers:
+        options["layers"] = "all" if layers == ("all",) else layers
+    if start is not None:
+        options["start"] = copy.deepcopy(network)
+        load_checkpoint(options["start"], start)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # it stands under the table
         result = measure_model(network, loader, **options)
@@ -82,4 +105,6 @@ def _write(result: Richness, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     result.save(out / "richness.json")
     result.plot(out / "richness.png")
+    if result.layers:
+        result.plot_layers(out / "layers.png")
     print(f"\nFigure and result: {out}")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ._extras import needs
 from .measure import measure
-from .plot import plot_richness
+from .plot import plot_layers, plot_richness
 from .progress import Bar, progress_bar
 from .richness import Richness, table
 
@@ -19,12 +19,12 @@ FULL, LAST = "trained in full", "last layer only"
 
 
 def run_demo(out: Path, *, seed: int = 0, progress: bool = True) -> dict[str, Richness]:
-    """Trains and measures both networks; writes ``demo.png`` and a JSON file for each below ``out``.
+    """Trains and measures both networks; writes ``demo.png``, ``layers.png`` and a JSON file for each below ``out``.
 
     Returns:
         Name -> result, measured on the training images.
     """
-    train, test = _digits()
+    train, test = digits()
     out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Richness] = {}
     accuracies: dict[str, str] = {}
@@ -33,11 +33,12 @@ def run_demo(out: Path, *, seed: int = 0, progress: bool = True) -> dict[str, Ri
             torch.manual_seed(seed)
             model = _network()
             _train(model, train, model[-1] if name == LAST else model, bar)
-            results[name] = measure(model, train, nc4=True)
+            results[name] = measure(model, train, nc4=True, layers="all")
             accuracies[name] = f"train {_accuracy(model, train):.1%}, test {_accuracy(model, test):.1%}"
     for name, r in results.items():
         r.save(out / f"{name.replace(' ', '-')}.json")
     plot_richness(results, out / "demo.png")
+    plot_layers(results, out / "layers.png")
     print(table(results))
     print()
     for name, accuracy in accuracies.items():
@@ -51,11 +52,12 @@ def run_demo(out: Path, *, seed: int = 0, progress: bool = True) -> dict[str, Ri
     return results
 
 
-def _digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """scikit-learn's digits, four fifths to train on and the rest: (images in [0, 1], labels) each."""
     datasets = needs("sklearn.datasets", "cli")
-    digits = datasets.load_digits()
-    images = torch.from_numpy(digits.data).float() / 16
-    labels = torch.from_numpy(digits.target).long()
+    raw = datasets.load_digits()
+    images = torch.from_numpy(raw.data).float() / 16
+    labels = torch.from_numpy(raw.target).long()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     first, rest = order[:1437], order[1437:]  # four fifths
     return (images[first], labels[first]), (images[rest], labels[rest])

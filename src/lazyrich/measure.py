@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .batches import is_one_shot, loader_shuffles, tensors_in
+from .batches import is_one_shot, loader_shuffles
 from .capture import Tap, unwrapped
 from .errors import DataError, RankWarning
 from .functional import (
@@ -114,12 +114,15 @@ def measure(
         taps = None if layers is None else LayerTaps(model, layers, pooling)
         gram, inner, beginning = _fill(run, taps, None if start is None else unwrapped(start))
         comparison = _comparison(gram, model, start, beginning)
-        result = replace(_read(gram, run), comparison=comparison)
+        result, warning = _read(gram, run)
+        result = replace(result, comparison=comparison)
         if taps is not None:
             result = replace(result, layers=_read_layers(inner, taps, run), notes=result.notes + _left_out(taps))
         if nc4 and result.neural_collapse is not None:
             disagree = _disagreement(run, gram)
             result = replace(result, neural_collapse=replace(result.neural_collapse, nc4=disagree))
+    if warning is not None:
+        warnings.warn(warning, RankWarning, stacklevel=2)
     return result
 
 
@@ -199,15 +202,17 @@ def _fill(run: Pass, taps: LayerTaps | None, start: nn.Module | None) -> tuple[G
     return gram, layers, beginning
 
 
-def _read(gram: Gram, run: Pass) -> Richness:
+def _read(gram: Gram, run: Pass) -> tuple[Richness, str | None]:
+    """The result, and what to warn of."""
     notes = list(run.notes)
-    estimate = low_rank_estimate(gram)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RankWarning)  # given once, for D_LR itself
+        warnings.simplefilter("ignore", RankWarning)  # given once, at the user's line
+        estimate = low_rank_estimate(gram)
         balanced = low_rank_estimate(gram, reference="balanced")
         alignment = low_rank_estimate(gram, reference="outputs")
-    if estimate.warning:
-        notes.append(estimate.warning)
+    warning = estimate.warning
+    if warning:
+        notes.append(warning)
     estimates = [estimate, balanced, alignment]
     if run.positions:
         estimates = [replace(e, corrected=None, stderr=None, interval=None) for e in estimates]
@@ -217,7 +222,7 @@ def _read(gram: Gram, run: Pass) -> Richness:
     if holds_labels(gram):
         collapse, note = _collapse(gram, run.tap.parameters[0])
         notes += [note] if note else []
-    return Richness(
+    result = Richness(
         low_rank=estimate.value,
         low_rank_corrected=estimate.corrected,
         low_rank_stderr=estimate.stderr,
@@ -240,6 +245,7 @@ def _read(gram: Gram, run: Pass) -> Richness:
         head=run.tap.name,
         notes=tuple(notes),
     )
+    return result, warning
 
 
 def _collapse(gram: Gram, weight: Tensor | None) -> tuple[Any, str | None]:

@@ -126,7 +126,8 @@ class LowRankMeasure(GramMetric):
     ) -> None:
         super().__init__(**kwargs)
         functional.low_rank.power_of(reference)
-        self.reference, self.rtol, self.corrected = reference, rtol, corrected
+        self.reference: Reference = reference
+        self.rtol, self.corrected = rtol, corrected
 
     def compute(self) -> Tensor:
         """0-d float64; NaN for ``corrected`` with too few samples."""

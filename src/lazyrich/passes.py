@@ -112,11 +112,15 @@ class Pass:
         if self._narrow is None:
             weight, bias = self.tap.parameters
             if weight is None:
-                raise DataError(f"the head {self.tap.name!r} has {captured.num_outputs:,} outputs and no weight to follow them from")
+                raise DataError(
+                    f"the head {self.tap.name!r} has {captured.num_outputs:,} outputs and no weight to follow them from"
+                )
             self._narrow = compressed_head(weight, bias)
         to_narrow, shift = self._narrow
         # the outputs were rounded as the features are; the Gram must not take them for exact
-        return (captured.features.to(to_narrow) @ to_narrow + shift).to(torch.promote_types(captured.features.dtype, torch.float32))
+        return (captured.features.to(to_narrow) @ to_narrow + shift).to(
+            torch.promote_types(captured.features.dtype, torch.float32)
+        )
 
     def _targets(self, captured: Captured) -> Tensor | None:
         targets = captured.targets
@@ -124,7 +128,7 @@ class Pass:
             return None
         if targets.ndim == 1 and not targets.is_floating_point():
             if captured.num_outputs > MANY_OUTPUTS:
-                note = f"labels of {captured.num_outputs:,} classes are left out: quality and neural collapse would need their square"
+                note = f"labels of {captured.num_outputs:,} classes are left out: too many for quality and neural collapse"
                 self.notes += [] if note in self.notes else [note]
                 return None
             if captured.num_outputs > 1:

@@ -246,10 +246,8 @@ def layer_table(layers: dict[str, LayerRichness]) -> str:
         value = f"{layer.low_rank:.4f}" + (f" ± {layer.reduction_stderr:.4f}" if layer.reduction_stderr is not None else "")
         estimate = _with_error(layer.low_rank_corrected, layer.low_rank_stderr) or "-"
         mark = " *" if layer.reduction_stderr is not None else ""
-        rows.append(
-            [name or "(the model)", f"{layer.num_features:,}{mark}", value, estimate, f"{layer.isotropic:.4f}"]
-            + [f"{layer.balanced:.4f}", f"{layer.participation_ratio:.1f}"]
-        )
+        cells = [name or "(the model)", f"{layer.num_features:,}{mark}", value, estimate]
+        rows.append([*cells, f"{layer.isotropic:.4f}", f"{layer.balanced:.4f}", f"{layer.participation_ratio:.1f}"])
     lines = _aligned(rows)
     lines.insert(1, "─" * max(map(len, lines)))
     if any(layer.reduction_stderr is not None for layer in layers.values()):

@@ -177,8 +177,9 @@ def _without(rows: _Rows, nodes: tuple[Tensor, Tensor], power: float, delta: Ten
 def _second_order_variance(rows: _Rows, power: float, norm2: Tensor, alignment: Tensor) -> Tensor:
     """Variance of log(numerator) - log(norm2)/2 through pairs of samples: ½ Σ wᵢ²wⱼ² ψ(i,j)² over the degenerate kernel ψ.
 
-    For a resolvent D and aᵢ = (x̃ᵢh̃ᵢᵀ - A), bᵢ = hᵢhᵢᵀ - B, ψ is ⟨aᵢD, aⱼ⟩ - ⟨aᵢ, A D bⱼ D⟩ - ⟨aⱼ, A D bᵢ D⟩ + Tr(A D bᵢ D bⱼ D Aᵀ)
-    - x̃ᵢᵀADh̃ⱼ - x̃ⱼᵀADh̃ᵢ, twice over the numerator, less that of ‖S_c‖², (x̃ᵢ·x̃ⱼ)² - 2x̃ᵢᵀSx̃ⱼ. (The constant is left out.)
+    For a resolvent D and aᵢ = x̃ᵢh̃ᵢᵀ - A, bᵢ = hᵢhᵢᵀ - B, ψ is
+    ⟨aᵢD, aⱼ⟩ - ⟨aᵢ, A D bⱼ D⟩ - ⟨aⱼ, A D bᵢ D⟩ + Tr(A D bᵢ D bⱼ D Aᵀ) - x̃ᵢᵀADh̃ⱼ - x̃ⱼᵀADh̃ᵢ,
+    twice over the numerator, less that of ‖S_c‖², (x̃ᵢ·x̃ⱼ)² - 2x̃ᵢᵀSx̃ⱼ. (The constant is left out.)
     """
     m = min(len(rows.w), PAIR_ROWS)
     x, h, c, w, alignment = (t[:m] for t in (rows.x, rows.h, rows.centred, rows.w, alignment))

@@ -32,7 +32,9 @@ def unprojected_low_rank(gram: Gram, span: Span, strength: Tensor, reference_nor
         return shares[blocks].sum() * SKETCH_BLOCKS / count / (norm2.sqrt() * reference_norm)
 
     everything = torch.ones(SKETCH_BLOCKS, dtype=torch.bool, device=pairs.device)
-    without = torch.stack([kept(everything & (torch.arange(SKETCH_BLOCKS, device=pairs.device) != b)) for b in range(SKETCH_BLOCKS)])
+    without = torch.stack(
+        [kept(everything & (torch.arange(SKETCH_BLOCKS, device=pairs.device) != b)) for b in range(SKETCH_BLOCKS)]
+    )
     spread = (SKETCH_BLOCKS - 1) / SKETCH_BLOCKS * (without - without.mean()).square().sum()
     return float(1 - kept(everything)), float(spread.sqrt())
 

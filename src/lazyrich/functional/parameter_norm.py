@@ -80,7 +80,9 @@ def parameter_norm(model: nn.Module, start: nn.Module | Mapping[str, Tensor] | N
         if isinstance(start, nn.Module):
             differing += [name for name in then if name not in now]
         if differing:
-            raise DataError(f"the start has other parameters than the model: {', '.join(differing[:5])} missing or of another shape")
+            raise DataError(
+                f"the start has other parameters than the model: {', '.join(differing[:5])} missing or of another shape"
+            )
     sums: dict[str, tuple[float, float | None]] = {}
     for name, x in now.items():
         owner = name.rpartition(".")[0] or "(the model itself)"

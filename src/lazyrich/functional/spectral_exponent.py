@@ -42,9 +42,7 @@ class PowerLaw:
         return asdict(self)
 
 
-def alpha_req(
-    features: Tensor | Gram, *, fit_range: tuple[int, int] | None = None, weights: Tensor | None = None
-) -> PowerLaw:
+def alpha_req(features: Tensor | Gram, *, fit_range: tuple[int, int] | None = None, weights: Tensor | None = None) -> PowerLaw:
     """Spectral exponent α of α-ReQ: least squares of log λ_i on log i, eigenvalues of the centred covariance.
 
     Every rank has the weight 1/i, so that each octave of ranks counts the same (as Stringer et al. 2019 fit it).

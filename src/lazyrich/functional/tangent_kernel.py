@@ -85,7 +85,9 @@ def tangent_kernel(
             outputs = model(inputs[:2].clone())
             if not isinstance(outputs, Tensor) or outputs.ndim not in (1, 2) or len(outputs) != len(inputs[:2]):
                 given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-                raise DataError(f"the model must return one row a sample, (m, C) or (m,), got {given} for {len(inputs[:2])} samples")
+                raise DataError(
+                    f"the model must return one row a sample, (m, C) or (m,), got {given} for {len(inputs[:2])} samples"
+                )
             jacobian = _Jacobian(model, inputs, 1 if outputs.ndim == 1 else outputs.shape[1], max_bytes)
             size = len(inputs) * jacobian.outputs
             device = torch.device("cpu") if inputs.device.type == "mps" else inputs.device
@@ -149,7 +151,9 @@ def tangent_kernel_alignment(kernel: Tensor, targets: Tensor) -> float:
         targets = one_hot(targets, len(kernel) // max(count, 1))
     targets = targets.unsqueeze(1) if targets.ndim == 1 else targets
     if targets.ndim != 2 or targets.numel() != len(kernel):
-        raise DataError(f"the kernel has {len(kernel)} rows, targets of shape {tuple(targets.shape)} have another number of entries")
+        raise DataError(
+            f"the kernel has {len(kernel)} rows, targets of shape {tuple(targets.shape)} have another number of entries"
+        )
     y = targets.to(kernel.device, torch.float64)
     y = (y - y.mean(0)).flatten()
     centred = _centred(kernel.double(), targets.shape[1])
