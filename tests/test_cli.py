@@ -99,6 +99,27 @@ class TestMeasure:
         assert lazyrich.load(project / "found" / "richness.json").to_dict() == expected.to_dict()
         assert (project / "found" / "richness.png").exists()
 
+    @pytest.mark.parametrize("layers", [["all"], ["0", "2"]])
+    def test_layers_start_and_balance(self, project, capsys, layers):
+        import userproject
+
+        start = userproject.build_model()
+        nn.init.ones_(start[0].weight)
+        torch.save(start.state_dict(), project / "start.pt")
+        common = ["measure", "userproject:build_model", "--data", "userproject:build_loader", "--no-progress", "--class-balanced"]
+        assert main([*common, "--start", "start.pt", "--layers", *layers, "--pooling", "first", "--out", "found"]) == 0
+        expected = lazyrich.measure(
+            userproject.build_model(),
+            userproject.build_loader(),
+            layers="all" if layers == ["all"] else layers,
+            start=start,
+            class_balanced=True,
+        )
+        assert expected.comparison.initial_alignment is not None
+        assert str(expected) in capsys.readouterr().out
+        assert lazyrich.load(project / "found" / "richness.json").to_dict() == expected.to_dict()
+        assert (project / "found" / "layers.png").exists()
+
     def test_progress_goes_to_stderr(self, project):
         done = run("measure", "userproject:build_model", "--data", "userproject:build_loader")
         assert done.returncode == 0
@@ -224,8 +245,8 @@ class TestMissingExtras:
             [sys.executable, "-c", HIDE.format(hidden=hidden) + code], capture_output=True, text=True, check=False
         )
 
-    def test_the_core_needs_torch_and_numpy_alone(self):
-        optional = ["matplotlib", "tyro", "tqdm", "safetensors", "sklearn", "scipy", "transformers"]
+    def test_measuring_imports_torch_and_numpy_alone(self):
+        optional = ["matplotlib", "tyro", "tqdm", "safetensors", "sklearn", "scipy", "transformers", "torchmetrics"]
         code = (
             "import torch, lazyrich\ntorch.manual_seed(0)\n"
             "print(lazyrich.measure(torch.nn.Linear(4, 2), torch.randn(64, 4)).num_samples)"

@@ -179,7 +179,7 @@ class TestWide:
     def lowered(self, monkeypatch):
         monkeypatch.setattr(narrow, "WIDTH_LIMIT", 300)
 
-    def model(self, p=2000):
+    def model(self, p=700):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(30, p), nn.ReLU(), nn.Linear(p, 8)).double()
         return model, torch.randn(250, 30, dtype=torch.float64), torch.randn(4000, 30, dtype=torch.float64)
@@ -190,19 +190,19 @@ class TestWide:
         with torch.no_grad():
             features, outputs = model[:2](few), model(few)
         expected = low_rank_estimate(features, outputs)
-        assert layer.reduction == "exact, by the 250 × 250 kernel in place of 2,000 features"
+        assert layer.reduction == "exact, by the 250 × 250 kernel in place of 700 features"
         assert layer.reduction_stderr is None
-        assert layer.num_features == 2000
+        assert layer.num_features == 700
         assert layer.low_rank == pytest.approx(expected.value, abs=1e-9)
         assert layer.low_rank_corrected == pytest.approx(expected.corrected, abs=1e-9)
         assert layer.low_rank_stderr == pytest.approx(expected.stderr, abs=1e-9)
 
     def test_isotropic_reference_of_the_true_width(self, lowered):
         model, few, _ = self.model()
-        assert measure(model, few, layers=["2"]).layers["2"].isotropic == pytest.approx(1 - (8 / 2000) ** 0.5, abs=0.01)
+        assert measure(model, few, layers=["2"]).layers["2"].isotropic == pytest.approx(1 - (8 / 700) ** 0.5, abs=0.01)
 
     def test_more_samples_are_sketched_and_the_error_is_right(self, lowered):
-        model, _, many = self.model(p=1000)
+        model, _, many = self.model()
         many = many[:2000]
         with torch.no_grad():
             features, outputs = model[:2](many), model(many)
@@ -210,12 +210,12 @@ class TestWide:
         expected = {name: measured(features, outputs, reference=name).item() for name in ("projection", "balanced")}
         ratio = lazyrich.functional.participation_ratio(features)
         layer = measure(model, list(many.split(500)), layers=["2"]).layers["2"]
-        assert layer.reduction == "random projection to 2,048 of 1,000"
+        assert layer.reduction == "random projection to 2,048 of 700"
         assert 0 < layer.reduction_stderr < 0.02
         assert layer.low_rank == pytest.approx(expected["projection"], abs=4 * layer.reduction_stderr)
         assert layer.balanced == pytest.approx(expected["balanced"], abs=0.02)
         assert layer.participation_ratio == pytest.approx(ratio, rel=0.1)
-        assert "1,000 *" in str(measure(model, list(many.split(500)), layers=["2"]))
+        assert "700 *" in str(measure(model, list(many.split(500)), layers=["2"]))
 
     def test_the_sketch_is_unbiased_and_its_error_honest(self):
         """Over many seeds: the mean is the truth, and the claimed error is the seen one."""
@@ -224,7 +224,7 @@ class TestWide:
         outputs = x[:, :6] @ torch.randn(6, 6, generator=g, dtype=torch.float64)
         truth = float(lazyrich.functional.low_rank_measure(x, outputs))
         values, errors = [], []
-        for seed in range(40):
+        for seed in range(25):
             wide = narrow.NarrowGram(lazyrich.Gram(retain=0), hold=False, seed=seed)
             original, narrow.WIDTH_LIMIT = narrow.WIDTH_LIMIT, 100
             wide.update(x, outputs, None)
@@ -233,7 +233,7 @@ class TestWide:
             values.append(value)
             errors.append(error)
         values, errors = torch.tensor(values), torch.tensor(errors)
-        assert abs(values.mean() - truth) < 4 * values.std() / 40**0.5
+        assert abs(values.mean() - truth) < 4 * values.std() / 25**0.5
         assert errors.mean() == pytest.approx(values.std().item(), rel=0.35)
         naive = narrow.Sketch(3000)(x)
         assert abs(float(lazyrich.functional.low_rank_measure(naive, outputs)) - truth) > 5 * values.std()  # what is corrected

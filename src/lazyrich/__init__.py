@@ -9,6 +9,8 @@ True
 """
 
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from . import functional
 from .errors import (
@@ -23,17 +25,19 @@ from .errors import (
 from .functional import FeatureSpectrum, LowRankEstimate, ParameterNorm, PowerLaw
 from .gram import Gram
 from .measure import collect, measure
-from .metrics import (
-    AlphaReQ,
-    EffectiveRank,
-    KernelAlignment,
-    LowRankMeasure,
-    NeuralCollapse,
-    ParticipationRatio,
-    RankMe,
-    StableRank,
-)
 from .richness import Comparison, LayerRichness, Richness, load, table
+
+if _TYPE_CHECKING:
+    from .metrics import (
+        AlphaReQ,
+        EffectiveRank,
+        KernelAlignment,
+        LowRankMeasure,
+        NeuralCollapse,
+        ParticipationRatio,
+        RankMe,
+        StableRank,
+    )
 
 __version__ = _version("lazyrich")
 
@@ -67,3 +71,16 @@ __all__ = [
     "measure",
     "table",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """The metrics, imported when asked for: torchmetrics takes longer to import than all the rest."""
+    if name in __all__:
+        from . import metrics
+
+        return getattr(metrics, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
