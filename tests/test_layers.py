@@ -4,7 +4,14 @@ import pytest
 import reference
 import torch
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel, ResNetConfig
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    ResNetConfig,
+)
 from transformers import ResNetForImageClassification as ResNet
 
 import lazyrich
@@ -144,6 +151,16 @@ class TestTransformer:
             outputs = torch.cat([o.expand(int(m.sum()), -1) for o, m in zip(outputs, mask, strict=True)])
             x = x[mask.bool()]
         assert r.layers[name].low_rank == pytest.approx(reference.d_lr(x, outputs), abs=1e-9)
+
+    @pytest.mark.parametrize("pooling", ["average", "first", "positions"])
+    def test_the_head_is_taken_where_the_classifier_reads_it(self, pooling):
+        """GPT-2 classifies by its last token, whatever the other layers are pooled by."""
+        torch.manual_seed(0)
+        config = GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2, n_positions=8, num_labels=3, pad_token_id=0)
+        model = GPT2ForSequenceClassification(config).double()
+        r = measure(model, [{"input_ids": torch.randint(1, 30, (40, 8))}], layers="all", pooling=pooling)
+        assert list(r.layers)[-1] == r.head == "score"
+        assert r.layers["score"].low_rank == r.low_rank
 
     def test_a_language_model_is_measured_at_its_tokens(self):
         torch.manual_seed(0)

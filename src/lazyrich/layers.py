@@ -76,10 +76,11 @@ class LayerTaps:
 
         return hook
 
-    def rows(self, captured: Captured, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+    def rows(self, captured: Captured, batch: Batch, head: str) -> dict[str, tuple[Tensor, Tensor]]:
         """Layer -> its features (rows, width) and, for each, the row of the head that it belongs to, in the order they ran.
 
-        Layers that see the same tensor as one before them are not listed: ``leaders`` names that one.
+        What the head sees is taken as the head's features are, whatever the pooling. Layers that see the same tensor as one
+        before them are not listed: ``leaders`` names that one.
         """
         first = self.leaders is None
         if first:
@@ -89,6 +90,9 @@ class LayerTaps:
             if self._same.get(name) != leader:
                 raise DataError(f"layer {name!r} did not see the same as layer {leader!r} in this batch, as it did in the first")
             if name != leader:
+                continue
+            if leader == self._same.get(head):
+                found[name] = captured.features, torch.arange(len(captured.features), device=captured.features.device)
                 continue
             try:
                 found[name] = self._pooled(name, self._given[name], captured, batch)

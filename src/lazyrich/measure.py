@@ -19,6 +19,7 @@ from .functional import (
     feature_spectrum,
     kernel_alignment,
     low_rank_estimate,
+    low_rank_measure,
     neural_collapse,
     parameter_norm,
     participation_ratio,
@@ -185,7 +186,7 @@ def _fill(run: Pass, taps: LayerTaps | None, start: nn.Module | None) -> tuple[G
                 then = start_tap.run(rows.batch).counted(rows.batch.counted)
                 beginning.update(rows.features, then.features.to(rows.features.dtype), None, rows.weights)
             if taps is not None:
-                for name, (features, owner) in taps.rows(rows.captured, rows.batch).items():
+                for name, (features, owner) in taps.rows(rows.captured, rows.batch, run.tap.name).items():
                     retain = 1024 if len(features) == len(rows.features) and not run.positions else 0
                     if name not in layers:
                         layers[name] = NarrowGram(
@@ -292,31 +293,34 @@ def _read_layers(layers: dict[str, NarrowGram], taps: LayerTaps, run: Pass) -> d
 
 
 def _read_layer(layer: NarrowGram, run: Pass) -> LayerRichness:
-    gram = layer.gram
+    gram, common = layer.gram, {"num_features": layer.width, "num_rows": layer.gram.count, "reduction": layer.reduction}
+    isotropic = isotropic_reference(span_of(gram, "outputs"), layer.width)
+    if layer.sketched:
+        value, error = sketched_low_rank(gram)
+        covariance = gram.block("features", "features", centered=True)
+        return LayerRichness(
+            low_rank=value,
+            low_rank_corrected=None,
+            low_rank_stderr=None,
+            isotropic=isotropic,
+            balanced=sketched_low_rank(gram, "balanced")[0],
+            output_alignment=sketched_low_rank(gram, "outputs")[0],
+            participation_ratio=float(covariance.trace().square() / unprojected_norm(covariance)),
+            reduction_stderr=error,
+            **common,
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # the outputs are the head's, and it has warned of them
         estimate = low_rank_estimate(gram)
-        others = {name: low_rank_estimate(gram, reference=name).value for name in ("balanced", "outputs")}
-    value, error = estimate.value, None
-    ratio = participation_ratio(gram)
-    if layer.sketched:
-        value, error = sketched_low_rank(gram)
-        others = {name: sketched_low_rank(gram, name)[0] for name in ("balanced", "outputs")}
-        covariance = gram.block("features", "features", centered=True)
-        ratio = float(covariance.trace().square() / unprojected_norm(covariance))
-    judged = not layer.sketched and not run.positions
     return LayerRichness(
-        low_rank=value,
-        low_rank_corrected=estimate.corrected if judged else None,
-        low_rank_stderr=estimate.stderr if judged else None,
-        isotropic=isotropic_reference(span_of(gram, "outputs"), layer.width),
-        balanced=others["balanced"],
-        output_alignment=others["outputs"],
-        participation_ratio=ratio,
-        num_features=layer.width,
-        num_rows=gram.count,
-        reduction=layer.reduction,
-        reduction_stderr=error,
+        low_rank=estimate.value,
+        low_rank_corrected=None if run.positions else estimate.corrected,
+        low_rank_stderr=None if run.positions else estimate.stderr,
+        isotropic=isotropic,
+        balanced=float(low_rank_measure(gram, reference="balanced")),
+        output_alignment=float(low_rank_measure(gram, reference="outputs")),
+        participation_ratio=participation_ratio(gram),
+        **common,
     )
 
 
