@@ -25,7 +25,8 @@ from .errors import (
 from .functional import FeatureSpectrum, LowRankEstimate, ParameterNorm, PowerLaw
 from .gram import Gram
 from .measure import collect, measure
-from .richness import Comparison, LayerRichness, Richness, load, table
+from .richness import Comparison, LayerRichness, Richness, load
+from .tables import table
 
 if _TYPE_CHECKING:
     from .metrics import (

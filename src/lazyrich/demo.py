@@ -11,7 +11,8 @@ from ._extras import needs
 from .measure import measure
 from .plot import plot_layers, plot_richness
 from .progress import Bar, progress_bar
-from .richness import Richness, table
+from .richness import Richness
+from .tables import table
 
 EPOCHS = 300
 WIDTH = 256

@@ -117,6 +117,8 @@ class Richness:
     notes: tuple[str, ...] = field(default=())
 
     def __str__(self) -> str:
+        from .tables import layer_table, table
+
         return table({"": self}) + (f"\n\n{layer_table(self.layers)}" if self.layers else "")
 
     def to_dict(self) -> dict[str, Any]:
@@ -220,108 +222,3 @@ def load(path: str | os.PathLike[str]) -> Richness:
         return Richness.from_dict(values)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-
-
-def table(results: dict[str, Richness]) -> str:
-    """Results side by side, one column each, as aligned text."""
-    rows: list[list[str]] = []
-    if any(results):
-        rows.append(["", *results])
-    for label, read in _ROWS.items():
-        cells = [read(r) for r in results.values()]
-        if any(cells):
-            rows.append([label, *cells])
-    lines = _aligned(rows)
-    lines.insert(1 if any(results) else 0, "─" * max(map(len, lines)))
-    notes = {note: [name for name, r in results.items() if note in r.notes] for r in results.values() for note in r.notes}
-    for note, names in notes.items():
-        lines.append(f"! {', '.join(filter(None, names))}{': ' if any(names) else ''}{note}")
-    return "\n".join(lines)
-
-
-def layer_table(layers: dict[str, LayerRichness]) -> str:
-    """One row a layer, in the order they ran, as aligned text."""
-    rows = [["layer", "features", "D_LR", "corrected", "isotropic", "balanced", "participation ratio"]]
-    for name, layer in layers.items():
-        value = f"{layer.low_rank:.4f}" + (f" ± {layer.reduction_stderr:.4f}" if layer.reduction_stderr is not None else "")
-        estimate = _with_error(layer.low_rank_corrected, layer.low_rank_stderr) or "-"
-        mark = " *" if layer.reduction_stderr is not None else ""
-        cells = [name or "(the model)", f"{layer.num_features:,}{mark}", value, estimate]
-        rows.append([*cells, f"{layer.isotropic:.4f}", f"{layer.balanced:.4f}", f"{layer.participation_ratio:.1f}"])
-    lines = _aligned(rows)
-    lines.insert(1, "─" * max(map(len, lines)))
-    if any(layer.reduction_stderr is not None for layer in layers.values()):
-        lines.append("* by a random projection; ± is its standard error")
-    return "\n".join(lines)
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _with_error(value: float | None, error: float | None) -> str:
-    return "" if value is None or error is None else f"{value:.4f} ± {error:.4f}"
-
-
-def _compared(name: str, form: str = ".4g") -> Any:
-    def read(r: Richness) -> str:
-        value = None if r.comparison is None else getattr(r.comparison, name)
-        return "" if value is None else f"{value:{form}}"
-
-    return read
-
-
-def _collapse(name: str) -> Any:
-    def read(r: Richness) -> str:
-        value = None if r.neural_collapse is None else getattr(r.neural_collapse, name)
-        return "" if value is None else f"{value:.4g}"
-
-    return read
-
-
-_ROWS: dict[str, Any] = {
-    "D_LR (0 = rich)": lambda r: f"{r.low_rank:.4f}",
-    "  bias-corrected": lambda r: _with_error(r.low_rank_corrected, r.low_rank_stderr) or "-",
-    "  isotropic features": lambda r: f"{r.isotropic:.4f}",
-    "  at rtol 0.001 / 0.01 / 0.1": lambda r: " / ".join(f"{v:.3f}" for v in r.low_rank_band.values()),
-    "balanced reference": lambda r: f"{r.balanced:.4f}",
-    "  bias-corrected ": lambda r: _with_error(r.balanced_corrected, r.balanced_stderr),
-    "output-kernel reference": lambda r: f"{r.output_alignment:.4f}",
-    "  bias-corrected  ": lambda r: _with_error(r.output_alignment_corrected, r.output_alignment_stderr),
-    "output singular values": lambda r: _values(r.output_singular_values),
-    "output rank": lambda r: f"{r.output_rank} of {r.num_outputs}",
-    "feature rank": lambda r: f"{r.spectrum.rank} of {r.num_features}",
-    "features for 95 % of the outputs": lambda r: _enough(r.spectrum.cumulative_utilization),
-    "features for 95 % of the targets": lambda r: _enough(r.spectrum.cumulative_quality),
-    "NC1  within / between classes": _collapse("nc1"),
-    "NC2  unequal norms": _collapse("nc2_equinorm"),
-    "NC2  unequal angles": _collapse("nc2_equiangular"),
-    "NC3  head off class means": _collapse("nc3"),
-    "NC4  nearest mean disagrees": _collapse("nc4"),
-    "S_init  alignment with the start": _compared("initial_alignment"),
-    "‖θ‖²": _compared("squared_parameter_norm"),
-    "‖θ - θ₀‖²": _compared("squared_parameter_distance"),
-    "kernel-target alignment": _compared("target_alignment"),
-    "participation ratio": _compared("participation_ratio"),
-    "effective rank": _compared("effective_rank"),
-    "RankMe": _compared("rankme"),
-    "stable rank": _compared("stable_rank"),
-    "α-ReQ exponent": _compared("spectral_exponent"),
-    "samples": lambda r: f"{r.num_samples:,}",
-    "head": lambda r: r.head,
-}
-
-
-def _enough(curve: Any) -> str:
-    """How many features reach 95 % of everything, if they do."""
-    if curve is None:
-        return ""
-    return str(int((curve < 0.95).sum()) + 1) if curve[-1] >= 0.95 else f"never ({curve[-1]:.2f})"
-
-
-def _values(values: tuple[float, ...]) -> str:
-    """The largest, the middle one and the smallest."""
-    if len(values) <= 3:
-        return " ".join(f"{v:.3g}" for v in values)
-    return f"{values[0]:.3g} … {values[len(values) // 2]:.3g} … {values[-1]:.3g}"
