@@ -297,6 +297,18 @@ class TestErrors:
         assert list(r.layers) == ["head"]
         assert any("'twice' ran 2 times" in note for note in r.notes)
 
+    def test_the_first_tensor_need_not_count_the_samples(self):
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+
+            def forward(self, scale, x):
+                return self.head(torch.tanh(scale.mean() * self.inner(x)))
+
+        x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+        assert list(measure(Model(), [{"scale": torch.ones(7), "x": x}], layers="all").layers) == ["inner", "head"]
+
     def test_sequence_first(self):
         model = nn.Sequential(nn.Linear(4, 5), nn.Flatten(0, 0))
         model = nn.Sequential(

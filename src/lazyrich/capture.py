@@ -27,6 +27,7 @@ class Captured:
     num_outputs: int
     targets: Tensor | None
     samples: int
+    given: int  # samples in the batch, also those that only fill it up
     places: int = 1  # rows are places (tokens, pixels) of the inputs, not the inputs themselves, where this is more than 1
     row_index: Tensor | None = None  # (rows,) sample · places + place of each row; None: all in order
 
@@ -274,7 +275,7 @@ def _rows(head: nn.Module, features: Tensor, outputs: Tensor, returned: Any, bat
     many = width > MANY_OUTPUTS and is_linear(head)
 
     def captured(choose: Callable[[Tensor], Tensor], targets: Tensor | None, **more: Any) -> Captured:
-        return Captured(choose(features), None if many else choose(outputs), width, targets, samples, **more)
+        return Captured(choose(features), None if many else choose(outputs), width, targets, samples, samples, **more)
 
     if outputs.ndim == 2 or places == 1:
         return captured(lambda x: x.flatten(0, -2), batch.sample_targets(samples))

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from .batches import Batch, first_dimension, tensors_in
+from .batches import Batch, tensors_in
 from .capture import Captured, is_linear
 from .errors import DataError, HeadError
 
@@ -129,7 +129,7 @@ class LayerTaps:
             self.leaders = {other: leader for other, leader in self.leaders.items() if name not in (other, leader)}
 
     def _pooled(self, name: str, x: Tensor, captured: Captured, batch: Batch) -> tuple[Tensor, Tensor]:
-        samples = first_dimension(batch.inputs)
+        samples = captured.given
         if len(x) != samples:
             raise DataError(
                 f"layer {name!r} sees a tensor of shape {tuple(x.shape)} where the batch has {samples} samples: "
