@@ -173,7 +173,8 @@ class TestInvariances:
         value = low_rank_measure(x, f)
         assert 0 <= value <= 1
         order = torch.randperm(shape["n"], generator=g)
-        assert_close(low_rank_measure(x[order], f[order]), value, rtol=0, atol=1e-11)
+        rounding = 1e-13 * torch.linalg.cond(f.double()).square().item()  # B⁺ magnifies by cond(B)
+        assert_close(low_rank_measure(x[order], f[order]), value, rtol=0, atol=1e-12 + rounding)
 
     @given(network)
     @settings(deadline=None, max_examples=40)
