@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import importlib
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from torch import nn
 from tyro.conf import Positional, arg
@@ -15,6 +16,8 @@ from tyro.conf import Positional, arg
 from .checkpoint import load_checkpoint
 from .demo import run_demo
 from .errors import DataError, RankWarning
+from .experiments import EXPERIMENTS, Machine, run_experiment
+from .experiments.experiment import Preset
 from .layers import Pooling
 from .measure import measure as measure_model
 from .richness import Richness
@@ -81,6 +84,56 @@ def measure(
     print(result)
     if out is not None:
         _write(result, out)
+
+
+def experiments() -> None:
+    """Lists the experiments: what each asks and varies."""
+    for experiment in EXPERIMENTS.values():
+        print(f"{experiment.name:<17} {experiment.question}\n{'':<17} varied: {experiment.varied}")
+    print("\nRun one with: lazyrich run NAME")
+
+
+def run(
+    name: Annotated[Positional[str], arg(help="One of those that `lazyrich experiments` lists.", metavar="NAME")],
+    preset: Annotated[
+        Preset, arg(help="quick: narrow networks and few images, for a CPU; paper: the published size, for a GPU.")
+    ] = "quick",
+    seeds: Annotated[int, arg(help="How many seeds, from 0.", metavar="N")] = 3,
+    out: Annotated[
+        Path, arg(help="Results go below it, to PRESET/NAME: table, numbers, figures, and a folder for each run.", metavar="DIR")
+    ] = Path("lazyrich-results"),
+    resume: Annotated[bool, arg(help="Go on with what DIR holds.")] = False,
+    data: Annotated[
+        Path | None,
+        arg(
+            help="Folder of the data sets; by default $LAZYRICH_DATA, else the user's cache.",
+            metavar="DIR",
+        ),
+    ] = None,
+    accelerator: Annotated[Literal["auto", "cpu", "gpu", "mps"], arg(help="Where to run.")] = "auto",
+    processes: Annotated[int, arg(help="Processes that split every batch, one for each device.", metavar="N")] = 1,
+    precision: Annotated[
+        Literal["32-true", "bf16-mixed", "16-mixed"], arg(help="Of training; measures are always taken in float32.")
+    ] = "32-true",
+    progress: Annotated[bool, arg(help="Show a progress bar.")] = True,
+) -> None:
+    """Runs an experiment and ends with the table: ours beside the published, and each claim shown or not shown."""
+    if name not in EXPERIMENTS:
+        near = difflib.get_close_matches(name, EXPERIMENTS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise DataError(f"no experiment {name!r}{hint} There are: {', '.join(EXPERIMENTS)}")
+    folder = out / preset / name
+    text = run_experiment(
+        EXPERIMENTS[name],
+        preset,
+        folder,
+        seeds=seeds,
+        resume=resume,
+        data=data,
+        machine=Machine(accelerator, processes, precision),
+        progress=progress,
+    )
+    print(f"{text}\n\nTable, numbers and figures: {folder}")
 
 
 def _built(where: str, argument: str) -> Any:

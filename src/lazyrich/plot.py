@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .richness import Richness
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito, safe for colour blindness
-_INK, _FAINT = "#333333", "#999999"
+INK, FAINT = "#333333", "#999999"
 
 
 def plot_richness(results: dict[str, Richness], path: str | os.PathLike[str] | None = None) -> Figure:
@@ -51,19 +51,19 @@ def plot_richness(results: dict[str, Richness], path: str | os.PathLike[str] | N
     }
     for axis, (title, (label, meaning)) in zip(axes, titles.items(), strict=True):
         axis.set(xscale="log", xlim=(0.9, widest * 1.1), xlabel="feature $k$, strongest first", ylabel=label)
-        axis.set_title(f"{title}: {meaning}" if title != "Strength" else f"{title} {meaning}", fontsize=9, loc="left", color=_INK)
-        _quiet(axis)
+        axis.set_title(f"{title}: {meaning}" if title != "Strength" else f"{title} {meaning}", fontsize=9, loc="left", color=INK)
+        quiet(axis)
     axes[0].set_yscale("log")
     for axis in axes[1:]:
         axis.set_ylim(-0.03, 1.05)
     if all(r.spectrum.quality is None for r in results.values()):
-        axes[1].text(0.5, 0.5, "no targets given", transform=axes[1].transAxes, ha="center", color=_FAINT)
+        axes[1].text(0.5, 0.5, "no targets given", transform=axes[1].transAxes, ha="center", color=FAINT)
     for rank in sorted({r.output_rank for r in results.values()}):
         for axis in axes:
-            axis.axvline(rank, color=_FAINT, lw=0.8, ls="--", zorder=0)
+            axis.axvline(rank, color=FAINT, lw=0.8, ls="--", zorder=0)
         axes[0].annotate(
             f"output rank {rank}", (rank, 0.02), xycoords=("data", "axes fraction"), rotation=90, ha="right", va="bottom",
-            fontsize=7.5, color=_FAINT,
+            fontsize=7.5, color=FAINT,
         )  # fmt: skip
     if path is not None:
         figure.savefig(path, dpi=150)
@@ -100,12 +100,12 @@ def plot_layers(results: dict[str, Richness], path: str | os.PathLike[str] | Non
         axis.errorbar(depth, values, yerr=error, color=colour, marker="o", ms=5, lw=1.6, capsize=2.5, label=name, zorder=3)
         axis.plot(depth, [layer.balanced for layer in layers], color=colour, lw=1.2, ls="--", marker=".", ms=5, zorder=2)
     for k, layer in enumerate(next(iter(results.values())).layers.values()):
-        axis.plot([k - 0.3, k + 0.3], [layer.isotropic] * 2, color=_FAINT, lw=1.2, zorder=1)
-    axis.plot([], [], color=_INK, lw=1.2, ls="--", marker=".", label="balanced reference")
-    axis.plot([], [], color=_FAINT, lw=1.2, label="isotropic features")
+        axis.plot([k - 0.3, k + 0.3], [layer.isotropic] * 2, color=FAINT, lw=1.2, zorder=1)
+    axis.plot([], [], color=INK, lw=1.2, ls="--", marker=".", label="balanced reference")
+    axis.plot([], [], color=FAINT, lw=1.2, label="isotropic features")
     axis.set_xticks(depth, [name or "(the model)" for name in names], rotation=90 if len(names) > 6 else 0)
     axis.set(ylim=(-0.03, 1.03), xlabel="layer, by what it sees", ylabel="$D_{LR}$ against the outputs:  0 rich  →  lazy")
-    _quiet(axis)
+    quiet(axis)
     axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(results) + 2)
     if path is not None:
         figure.savefig(path, dpi=150)
@@ -128,7 +128,7 @@ def _scale(axis: Axes, results: dict[str, Richness]) -> None:
         y = -row
         name = name.replace("$", r"\$")  # a name is text, not a formula
         axis.plot([0, r.isotropic], [y, y], color=colour, lw=5, alpha=0.18, solid_capstyle="butt", zorder=0)
-        axis.plot(r.isotropic, y, "|", color=_INK, ms=13, mew=1.5)
+        axis.plot(r.isotropic, y, "|", color=INK, ms=13, mew=1.5)
         axis.plot(r.low_rank, y, "o", mfc="white", mec=colour, ms=8, mew=1.8, zorder=3)
         text = f"{r.low_rank:.3f}"
         if r.low_rank_corrected is not None and r.low_rank_stderr is not None:
@@ -143,15 +143,16 @@ def _scale(axis: Axes, results: dict[str, Richness]) -> None:
     last = list(results.values())[-1]
     axis.annotate(
         "isotropic features", (last.isotropic, 1 - len(results)), xytext=(0, -10), textcoords="offset points", fontsize=7.5,
-        ha="center", va="top", color=_INK, annotation_clip=False,
+        ha="center", va="top", color=INK, annotation_clip=False,
     )  # fmt: skip
     axis.set(xlim=(-0.01, 1), ylim=(0.45 - len(results), 0.75), yticks=[])
-    axis.set_xlabel("$D_{LR}$:   0 rich   →   lazy;   ○ plug-in,   ◆ bias-corrected with 95 % interval", fontsize=9, color=_INK)
-    _quiet(axis)
+    axis.set_xlabel("$D_{LR}$:   0 rich   →   lazy;   ○ plug-in,   ◆ bias-corrected with 95 % interval", fontsize=9, color=INK)
+    quiet(axis)
     axis.spines["left"].set_visible(False)
 
 
-def _quiet(axis: Axes) -> None:
+def quiet(axis: Axes) -> None:
+    """No frame but two axes, small type."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)
     for label in (axis.xaxis.label, axis.yaxis.label):

@@ -16,10 +16,38 @@ class Bar(Protocol):
         """Counts ``n`` more done."""
         ...
 
+    def text(self, text: str) -> None:
+        """Says what is being done."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Says how it goes."""
+        ...
+
 
 class _Silent:
     def update(self, n: int = 1) -> None:
         return None
+
+    def text(self, text: str) -> None:
+        return None
+
+    def note(self, text: str) -> None:
+        return None
+
+
+class _Shown:
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
+
+    def update(self, n: int = 1) -> None:
+        self.bar.update(n)
+
+    def text(self, text: str) -> None:
+        self.bar.set_description(text)
+
+    def note(self, text: str) -> None:
+        self.bar.set_postfix_str(text)
 
 
 @contextmanager
@@ -30,4 +58,4 @@ def progress_bar(show: bool, *, total: int | None, text: str, unit: str) -> Iter
         return
     tqdm = needs("tqdm", "cli")
     with tqdm.tqdm(total=total, desc=text, unit=unit, leave=False, dynamic_ncols=True) as bar:
-        yield bar
+        yield _Shown(bar)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._files import write_text
 from .errors import DataError
 from .functional import FeatureSpectrum, NeuralCollapse
 
@@ -176,10 +177,7 @@ class Richness:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes JSON; a crash leaves the old file or the new one, never half of one."""
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_text(Path(path), json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """One figure: the three curves, with D_LR, rank and isotropic reference marked. Needs ``lazyrich[plot]``."""

@@ -17,7 +17,7 @@ def table(results: dict[str, Richness]) -> str:
         cells = [read(r) for r in results.values()]
         if any(cells):
             rows.append([label, *cells])
-    lines = _aligned(rows)
+    lines = aligned(rows)
     lines.insert(1 if any(results) else 0, "─" * max(map(len, lines)))
     notes = {note: [name for name, r in results.items() if note in r.notes] for r in results.values() for note in r.notes}
     for note, names in notes.items():
@@ -34,14 +34,15 @@ def layer_table(layers: dict[str, LayerRichness]) -> str:
         mark = " *" if layer.reduction_stderr is not None else ""
         cells = [name or "(the model)", f"{layer.num_features:,}{mark}", value, estimate]
         rows.append([*cells, f"{layer.isotropic:.4f}", f"{layer.balanced:.4f}", f"{layer.participation_ratio:.1f}"])
-    lines = _aligned(rows)
+    lines = aligned(rows)
     lines.insert(1, "─" * max(map(len, lines)))
     if any(layer.reduction_stderr is not None for layer in layers.values()):
         lines.append("* by a random projection; ± is its standard error")
     return "\n".join(lines)
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Rows of cells as lines, every column as wide as its widest cell."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

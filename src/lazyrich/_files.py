@@ -1,0 +1,38 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file through ``write``; a crash or a full disk leaves the old file or the new one, never half of one.
+
+    Raises:
+        OSError: it cannot be written; names the file, and what was written of it is gone.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) or "write" in str(error):  # torch.save wraps what the disk says in a RuntimeError
+            raise OSError(getattr(error, "errno", None), f"cannot write {path}: {_reason(error)}") from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """The same for text."""
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error)

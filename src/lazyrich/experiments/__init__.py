@@ -1,0 +1,61 @@
+"""The experiments: each is one file that says what is varied, what must show and what the paper reports."""
+
+from __future__ import annotations
+
+from . import (
+    batch_norm,
+    collapse,
+    encoded_mnist,
+    feature_growth,
+    grokking,
+    label_shuffle,
+    learning_rate,
+    target_downscale,
+    train_size,
+    weight_decay,
+)
+from .data import Data, Digits, Images, ModularArithmetic, Split
+from .experiment import Claim, Experiment, Results, Row
+from .models import Mlp, ResNet18, Transformer, Vgg16
+from .run import Machine, run_experiment
+from .runs import Run
+from .setup import Loss, Optimizer, Setup
+
+EXPERIMENTS: dict[str, Experiment] = {
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (
+        encoded_mnist,
+        grokking,
+        label_shuffle,
+        learning_rate,
+        batch_norm,
+        train_size,
+        weight_decay,
+        target_downscale,
+        feature_growth,
+        collapse,
+    )
+}
+
+__all__ = [
+    "EXPERIMENTS",
+    "Claim",
+    "Data",
+    "Digits",
+    "Experiment",
+    "Images",
+    "Loss",
+    "Machine",
+    "Mlp",
+    "ModularArithmetic",
+    "Optimizer",
+    "ResNet18",
+    "Results",
+    "Row",
+    "Run",
+    "Setup",
+    "Split",
+    "Transformer",
+    "Vgg16",
+    "run_experiment",
+]

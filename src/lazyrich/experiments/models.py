@@ -1,0 +1,174 @@
+"""The networks of the experiments, each a frozen description with a ``build``; the head is an ``nn.Linear`` called ``head``."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .convnets import NormName, resnet18, vgg16
+from .parametrization import Parametrization, parametrized
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """A multi-layer perceptron of ``depth`` linear layers.
+
+    Attributes:
+        init_scale: s: where given, weights are drawn from N(0, (s/√fan-in)²); None is PyTorch's start.
+        output_scale: α: the outputs count times this.
+        parametrization, base_width: "ntk", or "mup" with the width at which it equals the standard one.
+    """
+
+    width: int = 512
+    depth: int = 4
+    activation: Literal["relu", "tanh"] = "relu"
+    init_scale: float | None = None
+    output_scale: float = 1.0
+    parametrization: Parametrization = "standard"
+    base_width: int = 512
+
+    @property
+    def width_ratio(self) -> float:
+        """Width over the width at which learning rates were chosen."""
+        return self.width / self.base_width
+
+    def build(self, example: Tensor, outputs: int) -> nn.Module:
+        """A new network for inputs like ``example`` (n, …), drawn from PyTorch's global random state."""
+        widths = [example[0].numel(), *[self.width] * (self.depth - 1)]
+        parts: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
+        for k, (inner, outer) in enumerate(pairwise(widths), start=1):
+            activation = nn.ReLU() if self.activation == "relu" else nn.Tanh()
+            parts += [(f"layer{k}", nn.Linear(inner, outer)), (f"activation{k}", activation)]
+        model = nn.Sequential(OrderedDict([*parts, ("head", nn.Linear(widths[-1], outputs))]))
+        if self.init_scale is not None:
+            for layer in model.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, std=self.init_scale / layer.in_features**0.5)
+        return parametrized(model, self.parametrization, width_ratio=self.width_ratio, output_scale=self.output_scale)
+
+
+@dataclass(frozen=True)
+class ResNet18:
+    """ResNet18 with the stem for small images: 3 × 3, no max-pooling.
+
+    Attributes:
+        width: channels of the first stage; features have 8 times as many. 64 is the published network.
+        norm: normalisation; the published network has "batch".
+    """
+
+    width: int = 64
+    norm: NormName = "batch"
+    output_scale: float = 1.0
+    parametrization: Parametrization = "standard"
+    base_width: int = 64
+
+    @property
+    def width_ratio(self) -> float:
+        """Width over the width at which learning rates were chosen."""
+        return self.width / self.base_width
+
+    def build(self, example: Tensor, outputs: int) -> nn.Module:
+        """A new network for inputs like ``example`` (n, channels, height, width)."""
+        model = resnet18(example.shape[1], outputs, self.width, self.norm)
+        return parametrized(model, self.parametrization, width_ratio=self.width_ratio, output_scale=self.output_scale)
+
+
+@dataclass(frozen=True)
+class Vgg16:
+    """VGG16: 13 convolutions and a classifier of three layers.
+
+    Attributes:
+        width: channels of the first stage; the classifier is 64 times as wide. 64 is the published network.
+        norm: "batch", "none", "layer", "group", or "frozen batch": batch norm whose statistics are those of the first
+            training batch and never change.
+        dropout: probability in the classifier.
+    """
+
+    width: int = 64
+    norm: NormName = "batch"
+    dropout: float = 0.5
+    output_scale: float = 1.0
+    parametrization: Parametrization = "standard"
+    base_width: int = 64
+
+    @property
+    def width_ratio(self) -> float:
+        """Width over the width at which learning rates were chosen."""
+        return self.width / self.base_width
+
+    def build(self, example: Tensor, outputs: int) -> nn.Module:
+        """A new network for inputs like ``example`` (n, channels, 32, 32)."""
+        model = vgg16(example.shape[1], outputs, self.width, self.norm, self.dropout)
+        return parametrized(model, self.parametrization, width_ratio=self.width_ratio, output_scale=self.output_scale)
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """A small pre-norm transformer over tokens that answers at the last one.
+
+    Attributes:
+        tokens: how many kinds of token there are.
+    """
+
+    tokens: int
+    width: int = 128
+    depth: int = 2
+    heads: int = 4
+    output_scale: float = 1.0
+    parametrization: Parametrization = "standard"
+    base_width: int = 128
+
+    @property
+    def width_ratio(self) -> float:
+        """Width over the width at which learning rates were chosen."""
+        return self.width / self.base_width
+
+    def build(self, example: Tensor, outputs: int) -> nn.Module:
+        """A new network for inputs like ``example`` (n, length)."""
+        model = _Transformer(self, example.shape[1], outputs)
+        return parametrized(model, self.parametrization, width_ratio=self.width_ratio, output_scale=self.output_scale)
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.projections, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor, answers: int) -> Tensor:
+        """(n, length, width) -> (n, answers, width): the last tokens, each of which sees all."""
+        query, key, value = self.projections(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(query[:, :, -answers:], key, value)
+        x = x[:, -answers:] + self.out(mixed.transpose(1, 2).flatten(-2))
+        return x + self.mlp(self.norm2(x))
+
+
+class _Transformer(nn.Module):
+    def __init__(self, described: Transformer, length: int, outputs: int) -> None:
+        super().__init__()
+        width = described.width
+        self.tokens, self.places = nn.Embedding(described.tokens, width), nn.Embedding(length, width)
+        nn.init.normal_(self.tokens.weight, std=width**-0.5)
+        nn.init.normal_(self.places.weight, std=width**-0.5)
+        self.blocks = nn.ModuleList(_Block(width, described.heads) for _ in range(described.depth))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(n, length) -> (n, outputs)."""
+        x = self.tokens(tokens) + self.places(torch.arange(tokens.shape[1], device=tokens.device))
+        for block in self.blocks:  # only the last token's answer is asked for
+            x = block(x, 1 if block is self.blocks[-1] else x.shape[1])
+        return self.head(self.norm(x[:, -1]))
+
+
+Model = Mlp | ResNet18 | Vgg16 | Transformer
+Builder = Callable[[Tensor, int], nn.Module]

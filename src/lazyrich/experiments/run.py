@@ -1,0 +1,208 @@
+"""Runs an experiment: every condition and seed, then the table, the claims and the pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._extras import needs
+from .._files import write_text
+from ..errors import DataError
+from ..progress import progress_bar
+from ..tables import aligned
+from .experiment import Experiment, Preset, Results
+from .images import data_folder
+from .runs import RunFolder
+from .setup import Setup
+from .training import train
+
+COLUMNS = {
+    "train": "train_accuracy", "test": "test_accuracy", "D_LR": "low_rank", "corrected": "low_rank_corrected",
+    "balanced": "balanced", "outputs": "output_alignment", "rank": "output_rank",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How it runs: Lightning Fabric's accelerator, processes and precision."""
+
+    accelerator: str = "auto"
+    processes: int = 1
+    precision: str = "32-true"
+
+
+def run_experiment(
+    experiment: Experiment,
+    preset: Preset,
+    out: Path,
+    *,
+    seeds: int = 3,
+    resume: bool = False,
+    data: Path | None = None,
+    machine: Machine | None = None,
+    progress: bool = False,
+) -> str:
+    """Runs all conditions with seeds 0 … ``seeds`` - 1 and returns the final table.
+
+    ``out`` then holds ``table.md``, ``results.csv`` (tidy: condition, seed, step, measure, value), ``run.json`` (versions,
+    duration, command), the figures, and below ``runs/`` a folder for each run.
+
+    Args:
+        resume: go on with what ``out`` holds; runs that are whole are not run again.
+        data: the data folder; by default what ``LAZYRICH_DATA`` names, else the user's cache.
+
+    Raises:
+        DataError: data that are missing or damaged; ``out`` holds other runs, or runs and no ``resume``.
+        MissingExtraError: ``lazyrich[experiments]`` is not installed.
+    """
+    machine = machine or Machine()
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    needs("matplotlib", "experiments")
+    if (out / "runs").is_dir() and any((out / "runs").iterdir()) and not resume:
+        raise DataError(f"{out} holds runs already: go on with them by --resume, or choose another --out")
+    setups = experiment.setups(preset)
+    root = data_folder(data)
+    fabric = _fabric(machine)
+    fabric.launch(_all_runs, experiment.name, setups, seeds, out, root, progress)
+    results = Results({name: [_folder(out, name, seed).read() for seed in range(seeds)] for name in setups})
+    text = _report(experiment, preset, results, seeds)
+    write_text(out / "table.md", text + "\n")
+    write_text(out / "results.csv", _tidy(results))
+    seconds = sum(run.seconds for runs in results.runs.values() for run in runs)
+    write_text(
+        out / "run.json",
+        json.dumps(_about(_command(experiment, preset, seeds, machine), seeds, machine, seconds), indent=1) + "\n",
+    )
+    experiment.figures(results, out)
+    return text
+
+
+def _fabric(machine: Machine) -> Any:
+    needs("lightning", "experiments")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the import itself is not always clean
+        from lightning.fabric import Fabric
+    return Fabric(
+        accelerator=machine.accelerator,
+        devices=machine.processes if machine.processes > 1 else 1,
+        strategy="ddp_spawn" if machine.processes > 1 else "auto",
+        precision=machine.precision,  # pyright: ignore[reportArgumentType]
+    )
+
+
+def _all_runs(fabric: Any, name: str, setups: dict[str, Setup], seeds: int, out: Path, root: Path, progress: bool) -> None:
+    total = sum(setup.steps for setup in setups.values()) * seeds
+    with progress_bar(progress and fabric.is_global_zero, total=total, text=name, unit=" steps") as bar:
+        for seed in range(seeds):
+            for condition, setup in setups.items():
+                folder = _folder(out, condition, seed)
+                if fabric.is_global_zero:
+                    folder.claim(setup, seed)
+                fabric.barrier()
+                if folder.done:
+                    bar.update(setup.steps)
+                    continue
+                bar.text(f"{name}: {condition}, seed {seed}")
+                train(setup, setup.data.load(seed, root), seed, folder, fabric, bar)
+
+
+def _folder(out: Path, condition: str, seed: int) -> RunFolder:
+    name = re.sub(r"[^a-z0-9.]+", "-", condition.lower()).strip("-")
+    return RunFolder(out / "runs" / name / f"seed-{seed}", f"{condition}, seed {seed}")
+
+
+def _report(experiment: Experiment, preset: Preset, results: Results, seeds: int) -> str:
+    """The table, and each claim with its verdict."""
+    columns = {**COLUMNS, **experiment.columns}
+    rows = experiment.table_rows(results)
+    published = {measure for row in rows.values() for measure in row.published}
+    cells = [["", *(part for label, measure in columns.items() for part in _headed(label, measure in published))]]
+    for label, row in rows.items():
+        line = [label]
+        for measure in columns.values():
+            line.append(_mean(results.values(row, measure), measure))
+            if measure in published:
+                line.append(_form(row.published[measure], measure) if measure in row.published else "")
+        cells.append(line)
+    table = aligned(cells)
+    table.insert(1, "─" * max(map(len, table)))
+    lines = [f"{experiment.name} ({preset}), {seeds} seeds: {experiment.question}", "", *table, ""]
+    for claim in experiment.claims:
+        verdict, count = claim.verdict(results.by_seed)
+        lines.append(f"{verdict.upper():>9}  {claim.text} ({count} of {seeds} seeds; rule: {claim.rule})")
+    return "\n".join(lines)
+
+
+def _headed(label: str, published: bool) -> list[str]:
+    return [label, "published"] if published else [label]
+
+
+def _form(value: float, measure: str) -> str:
+    return f"{100 * value:.1f} %" if measure.endswith("accuracy") else f"{value:.4g}"
+
+
+def _mean(values: np.ndarray, measure: str) -> str:
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return "-"
+    spread = values.std(ddof=1) if len(values) > 1 else None
+    if measure.endswith("accuracy"):
+        return f"{100 * values.mean():.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}") + " %"
+    digits = 3 if abs(values.mean()) < 10 else 1
+    return f"{values.mean():.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
+
+
+def _tidy(results: Results) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["condition", "seed", "step", "measure", "value"])
+    for condition, runs in results.runs.items():
+        for seed, run in enumerate(runs):
+            for measure in run.measures:
+                for step, value in zip(run.steps.tolist(), run[measure].tolist(), strict=True):
+                    if value == value:
+                        writer.writerow([condition, seed, step, measure, f"{value:.7g}"])
+    return text.getvalue()
+
+
+def _command(experiment: Experiment, preset: Preset, seeds: int, machine: Machine) -> str:
+    """The command that gives these results again."""
+    default = Machine()
+    words = ["lazyrich", "run", experiment.name, "--preset", preset, "--seeds", str(seeds)]
+    for name in ("accelerator", "processes", "precision"):
+        if getattr(machine, name) != getattr(default, name):
+            words += [f"--{name}", str(getattr(machine, name))]
+    return " ".join(words)
+
+
+def _about(command: str, seeds: int, machine: Machine, seconds: float) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() and machine.accelerator != "cpu" else "CPU"
+    return {
+        "command": command,
+        "seeds": seeds,
+        "seconds": round(seconds, 1),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "processes": machine.processes,
+        "precision": machine.precision,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("lazyrich", "torch", "numpy", "lightning")},
+        },
+    }

@@ -1,0 +1,124 @@
+"""What one training run is: data, model, loss, optimizer and when it is looked at; all of it plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .data import Digits, Images, ModularArithmetic
+from .models import Model
+from .parametrization import rate_factors
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Cross-entropy, or the squared error against one-hot targets.
+
+    Attributes:
+        target_scale: one-hot targets count times this (squared error only).
+        weight: factor of the loss.
+    """
+
+    name: Literal["squared", "cross-entropy"] = "squared"
+    target_scale: float = 1.0
+    weight: float = 1.0
+
+    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the batch, and for the squared error over the outputs."""
+        if self.name == "cross-entropy":
+            return self.weight * nn.functional.cross_entropy(outputs, labels)
+        targets = self.target_scale * nn.functional.one_hot(labels, outputs.shape[1])
+        return self.weight * (outputs - targets).square().mean()
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """SGD with momentum, Adam or AdamW, and the course of the learning rate.
+
+    Attributes:
+        weight_decay: L2 for "sgd" and "adam", decoupled for "adamw".
+        warmup: steps over which the rate rises linearly.
+        milestones: steps after which it is multiplied by ``factor``.
+    """
+
+    name: Literal["sgd", "adam", "adamw"] = "adam"
+    rate: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup: int = 0
+    milestones: tuple[int, ...] = ()
+    factor: float = 0.2
+
+    def build(self, network: nn.Module, model: Model) -> torch.optim.Optimizer:
+        """The optimizer over the parameters that are trained, with the rates of the model's parametrization."""
+        groups = [
+            {"params": [p for p in parameters if p.requires_grad], "lr": self.rate * factor, "full_rate": self.rate * factor}
+            for parameters, factor in rate_factors(network, model.parametrization, model.width_ratio, self.name != "sgd")
+        ]
+        if self.name == "sgd":
+            return torch.optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay)
+        kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
+        return kind(groups, betas=self.betas, weight_decay=self.weight_decay)
+
+    def set_rate(self, optimizer: Any, step: int) -> None:
+        """Sets the learning rate of step ``step`` (from 1), a function of the step alone."""
+        share = min(1.0, step / self.warmup) if self.warmup else 1.0
+        share *= self.factor ** sum(step > milestone for milestone in self.milestones)
+        for group in optimizer.param_groups:
+            group["lr"] = group["full_rate"] * share
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One training run.
+
+    Attributes:
+        evaluate: the steps after which everything is measured; 0 is the start, the last step is always among them.
+        trained: all parameters, or those of the last layer alone.
+        measured: how many training images the measures are taken on (a fixed random sample), and at most how many test images.
+        held_out: also take the quality of the training features on test data (one more pass).
+    """
+
+    data: Images | Digits | ModularArithmetic
+    model: Model
+    loss: Loss
+    optimizer: Optimizer
+    steps: int
+    batch_size: int = 128
+    evaluate: tuple[int, ...] = field(default=())
+    trained: Literal["all", "last layer"] = "all"
+    measured: int = 2000
+    held_out: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1 or self.measured < 2:
+            raise ValueError(
+                f"steps, batch_size and measured must be positive, got {self.steps}, {self.batch_size}, {self.measured}"
+            )
+        if any(not 0 <= step <= self.steps for step in self.evaluate):
+            raise ValueError(f"evaluate must hold steps between 0 and {self.steps:,}, got {self.evaluate}")
+        object.__setattr__(self, "evaluate", tuple(sorted({*self.evaluate, self.steps})))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with the kind of data and model."""
+        return {**asdict(self), "data": _named(self.data), "model": _named(self.model)}
+
+
+def _named(part: Any) -> dict[str, Any]:
+    return {"kind": type(part).__name__, **asdict(part)}
+
+
+def log_spaced(steps: int, count: int) -> tuple[int, ...]:
+    """0, 1 and on to ``steps``, about ``count`` of them, each a constant factor after the one before."""
+    return tuple(sorted({0, *np.unique(np.geomspace(1, steps, count).round().astype(int)).tolist()}))
+
+
+def every(step: int, steps: int, also: Iterable[int] = ()) -> tuple[int, ...]:
+    """0, ``step``, 2 · ``step`` … up to ``steps``, and what else is named."""
+    return tuple(sorted({*range(0, steps + 1, step), steps, *also}))

@@ -1,0 +1,109 @@
+"""One training run: seeded, checkpointed, resumed to the same bits.
+
+All randomness (the network's start, the order of the images, augmentation, dropout) is a function of the seed and the step, and
+the learning rate one of the step, so a checkpoint needs weights, optimizer and step alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DataError, NonFiniteError
+from ..progress import Bar
+from .data import Data, Images, augment
+from .evaluation import evaluated
+from .runs import RunFolder
+from .seeds import derived, generator
+from .setup import Setup
+
+CHECKPOINT_SECONDS = 20.0
+
+
+def train(setup: Setup, data: Data, seed: int, folder: RunFolder, fabric: Any, bar: Bar) -> None:
+    """Trains from the start or from the folder's checkpoint until the last step; every evaluation lands in the folder.
+
+    Args:
+        data: what ``setup.data`` gives for this seed.
+        fabric: a launched ``lightning.fabric.Fabric``; several processes split every batch among them.
+        bar: told of every step.
+
+    Raises:
+        DataError: the loss is not finite.
+        OSError: the folder cannot be written.
+    """
+    with torch.random.fork_rng():
+        network = _network(setup, data, seed)
+        start = copy.deepcopy(network).to(fabric.device)
+        conv = data.train.inputs.ndim == 4 and fabric.device.type != "cpu"
+        network = network.to(memory_format=torch.channels_last) if conv else network  # pyright: ignore[reportCallIssue]
+        optimizer = setup.optimizer.build(network, setup.model)
+        model, fabric_optimizer = fabric.setup(network, optimizer)
+        data = Data(data.train.to(fabric.device), data.test.to(fabric.device), data.num_classes)
+        step = folder.resume(network, optimizer, fabric)
+        bar.update(step)
+        if step == 0:
+            _look(setup, data, network, start, 0, folder, fabric, bar)
+        saved = time.monotonic()
+        while step < setup.steps:
+            step += 1
+            _step(setup, data, seed, step, model, fabric_optimizer, fabric)
+            bar.update()
+            if step in setup.evaluate:
+                _look(setup, data, network, start, step, folder, fabric, bar)
+            if step in setup.evaluate or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                folder.save(step, network, optimizer, fabric)
+                saved = time.monotonic()
+        folder.finish(fabric)
+
+
+def _network(setup: Setup, data: Data, seed: int) -> nn.Module:
+    torch.manual_seed(derived(seed, "start"))
+    network = setup.model.build(data.train.inputs, data.num_classes)
+    if setup.trained == "last layer":
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name.startswith("head."))
+    return network
+
+
+def _step(setup: Setup, data: Data, seed: int, step: int, model: Any, optimizer: Any, fabric: Any) -> None:
+    rows = batch_rows(len(data.train), setup.batch_size, seed, step)[fabric.global_rank :: fabric.world_size]
+    inputs, labels = data.train.inputs[rows.to(fabric.device)], data.train.labels[rows.to(fabric.device)]
+    if isinstance(setup.data, Images) and setup.data.augmented:
+        inputs = augment(inputs, derived(seed, "augmentation", step, fabric.global_rank))
+    torch.manual_seed(derived(seed, "dropout", step, fabric.global_rank))
+    setup.optimizer.set_rate(optimizer, step)
+    optimizer.zero_grad()
+    fabric.backward(setup.loss(model(inputs).float(), labels))
+    optimizer.step()
+
+
+def batch_rows(samples: int, batch_size: int, seed: int, step: int) -> Tensor:
+    """The rows of step ``step`` (from 1): every epoch in an order of its own, without the rest that fills no batch."""
+    size = min(batch_size, samples)
+    epoch, batch = divmod(step - 1, samples // size)
+    return _order(samples, seed, epoch)[batch * size : (batch + 1) * size]
+
+
+@lru_cache(maxsize=1)
+def _order(samples: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(samples, generator=generator(seed, "order", epoch))
+
+
+def _look(
+    setup: Setup, data: Data, network: nn.Module, start: nn.Module, step: int, folder: RunFolder, fabric: Any, bar: Bar
+) -> None:
+    try:
+        found = evaluated(network, start, data, setup, fabric)
+    except NonFiniteError as error:
+        raise DataError(
+            f"{folder.name}: training diverged before step {step:,}: {error}. Lower the learning rate {setup.optimizer.rate:g}"
+        ) from error
+    folder.add(step, found, fabric)
+    if "low_rank" in found.values:
+        bar.note(f"D_LR {found.values['low_rank']:.3f}, test {found.values['test_accuracy']:.1%}")
