@@ -164,3 +164,25 @@ def test_share_of_the_constant_function():
     spectrum = feature_spectrum(x, torch.ones(100, 1, dtype=torch.float64) * 2)
     assert spectrum.cumulative_utilization[0] == pytest.approx(1, abs=1e-12)
     assert math.isclose(spectrum.eigenvalues[0], 9, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_solver_that_does_not_converge_is_tried_another_way(monkeypatch, failing):
+    """Seen on features of which nearly all are dead: the lower triangle fails where the upper one does not."""
+    x = torch.randn(80, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = feature_spectrum(x)
+    calls, solver = [], torch.linalg.eigh
+
+    def unsteady(matrix, **options):
+        calls.append(options)
+        if len(calls) <= failing:
+            raise torch.linalg.LinAlgError("did not converge")
+        return solver(matrix, **options)
+
+    monkeypatch.setattr(torch.linalg, "eigh", unsteady)
+    found = feature_spectrum(x)
+    np.testing.assert_allclose(found.eigenvalues, expected.eigenvalues, rtol=1e-12)
+    assert found.eigenvectors is not None
+    assert expected.eigenvectors is not None
+    overlaps = np.abs((found.eigenvectors * expected.eigenvectors).sum(0))
+    np.testing.assert_allclose(overlaps, 1, atol=1e-10)

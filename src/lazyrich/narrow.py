@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .errors import DataError
+from .functional._eigen import eigh
 from .gram import Gram
 
 WIDTH_LIMIT = 4096  # features up to here are measured as they are
@@ -55,7 +56,7 @@ def compressed_head(weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor,
         last = torch.zeros(len(rows)) if bias is None else bias[start : start + _CHUNK].detach()
         augmented = torch.cat([rows, last.to(rows).unsqueeze(1)], dim=1)
         inner += augmented.T @ augmented
-    values, vectors = torch.linalg.eigh(inner)
+    values, vectors = eigh(inner)
     root = (vectors * values.clamp_min(0).sqrt()).flip(1)[:, : min(len(weight), p + 1)]
     return root[:p], root[p]
 
@@ -156,5 +157,5 @@ def _dual(x: Tensor) -> Tensor:
     centred = x - x.mean(0)
     scale = centred.abs().amax().clamp_min(torch.finfo(x.dtype).tiny)
     centred /= scale
-    values, vectors = torch.linalg.eigh((centred @ centred.T).double())
+    values, vectors = eigh((centred @ centred.T).double())
     return (vectors * values.clamp_min(0).sqrt()).to(x.dtype) * scale

@@ -90,6 +90,7 @@ class Experiment:
         columns: label -> measure, of the table.
         claims: what must be shown.
         figures: draws the pictures into a folder.
+        remarks: lines to stand under the table.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Experiment:
     rows: Callable[[Results], dict[str, Row]] | None = None
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
+    remarks: Callable[[Results], list[str]] = lambda results: []
 
     def table_rows(self, results: Results) -> dict[str, Row]:
         """The lines of the table."""

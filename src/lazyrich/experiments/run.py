@@ -10,6 +10,7 @@ import platform
 import re
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def run_experiment(
 ) -> str:
     """Runs all conditions with seeds 0 … ``seeds`` - 1 and returns the final table.
 
-    ``out`` then holds ``table.md``, ``results.csv`` (tidy: condition, seed, step, measure, value), ``run.json`` (versions,
+    ``out`` then holds ``table.txt``, ``results.csv`` (tidy: condition, seed, step, measure, value), ``run.json`` (versions,
     duration, command), the figures, and below ``runs/`` a folder for each run.
 
     Args:
@@ -74,10 +75,11 @@ def run_experiment(
     setups = experiment.setups(preset)
     root = data_folder(data)
     fabric = _fabric(machine)
-    fabric.launch(_all_runs, experiment.name, setups, seeds, out, root, progress)
+    # a partial, for Fabric does not pass frozen dataclasses on to the processes that it starts
+    fabric.launch(partial(_all_runs, name=experiment.name, setups=setups, seeds=seeds, out=out, root=root, progress=progress))
     results = Results({name: [_folder(out, name, seed).read() for seed in range(seeds)] for name in setups})
     text = _report(experiment, preset, results, seeds)
-    write_text(out / "table.md", text + "\n")
+    write_text(out / "table.txt", text + "\n")
     write_text(out / "results.csv", _tidy(results))
     seconds = sum(run.seconds for runs in results.runs.values() for run in runs)
     write_text(
@@ -138,6 +140,7 @@ def _report(experiment: Experiment, preset: Preset, results: Results, seeds: int
     table = aligned(cells)
     table.insert(1, "─" * max(map(len, table)))
     lines = [f"{experiment.name} ({preset}), {seeds} seeds: {experiment.question}", "", *table, ""]
+    lines += [*experiment.remarks(results), ""] if experiment.remarks(results) else []
     for claim in experiment.claims:
         verdict, count = claim.verdict(results.by_seed)
         lines.append(f"{verdict.upper():>9}  {claim.text} ({count} of {seeds} seeds; rule: {claim.rule})")

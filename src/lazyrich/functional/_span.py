@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import DataError, DegenerateError
 from ..gram import LARGEST, Gram
+from ._eigen import eigh
 
 # The default cut, in units of the activations' rounding; `benchmarks/rank_cut.py` measures what it must separate.
 ROUNDING_FACTOR = 50.0
@@ -50,7 +51,7 @@ def span_of(gram: Gram, name: str, rtol: float | None = None) -> Span:
     if rtol is not None and not 0 <= rtol < 1:
         raise ValueError(f"rtol is relative to the largest singular value, 0 ≤ rtol < 1, got {rtol}")
     covariance, mean = gram.block(name, name, centered=True), gram.mean(name)
-    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = eigh(covariance)
     factor = torch.cat([values.clamp_min(0).sqrt().unsqueeze(1) * vectors.T, mean.unsqueeze(0)])
     left, singular, right = torch.linalg.svd(factor, full_matrices=False)
     largest = float(singular[0])

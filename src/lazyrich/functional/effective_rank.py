@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..errors import DegenerateError
 from ..gram import Gram
+from ._eigen import eigvalsh
 from ._inputs import as_gram
 from ._span import varies
 
@@ -106,7 +107,7 @@ def rankme(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
 def covariance_eigenvalues(features: Tensor | Gram, weights: Tensor | None = None) -> Tensor:
     """(p,) of the centred covariance, descending, not negative."""
     gram = _varying(features, weights)
-    return torch.linalg.eigvalsh(gram.block("features", "features", centered=True)).flip(0).clamp_min(0)
+    return eigvalsh(gram.block("features", "features", centered=True)).flip(0).clamp_min(0)
 
 
 def _count(features: Tensor | Gram) -> int:
@@ -128,7 +129,7 @@ def _varying(features: Tensor | Gram, weights: Tensor | None) -> Gram:
 def _raw_eigenvalues(features: Tensor | Gram, weights: Tensor | None) -> Tensor:
     """(min(n, p),) squared singular values over n, descending; those under the rounding of float32 products are 0."""
     gram = as_gram(_double(features), weights=weights)
-    values = torch.linalg.eigvalsh(gram.block("features", "features")).flip(0)[: gram.count]
+    values = eigvalsh(gram.block("features", "features")).flip(0)[: gram.count]
     if values[0] <= 0:
         raise DegenerateError("features are all zero: they have no rank")
     return torch.where(values > gram.product_eps * values[0] * 1e-3, values, 0.0)

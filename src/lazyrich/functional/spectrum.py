@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..gram import Gram
+from ._eigen import eigh
 from ._inputs import as_gram, one_hot
 from ._span import span_of
 
@@ -155,7 +156,7 @@ def feature_spectrum(
 
 
 def _descending(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    values, vectors = torch.linalg.eigh(matrix)
+    values, vectors = eigh(matrix)
     return values.flip(0).clamp_min(0), vectors.flip(1)
 
 

@@ -1,0 +1,67 @@
+"""A small experiment on digits, for the tests; as a program: runs it in the folder it is given, with what else is asked for."""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+from lazyrich.experiments import Claim, Digits, Experiment, Loss, Machine, Mlp, Optimizer, Setup, run_experiment, training
+from lazyrich.experiments.setup import every
+
+
+def setups(preset):
+    return {
+        name: Setup(
+            Digits(),
+            Mlp(width=24, depth=3),
+            Loss("squared"),
+            Optimizer("adam", 3e-3),
+            steps,
+            64,
+            every(steps // 4, steps),
+            trained,
+        )
+        for name, steps, trained in (("full", 120, "all"), ("last", 80, "last layer"))
+    }
+
+
+def nothing(results, folder):
+    pass
+
+
+SMALL = Experiment(
+    name="small",
+    question="does it run?",
+    varied="what is trained",
+    setups=setups,
+    claims=(Claim("it learns", "last test accuracy > 50 %", lambda s: s["full"].last("test_accuracy") > 0.5),),
+    figures=nothing,
+    published={"full": {"low_rank": 0.25}},
+)
+
+CPU = Machine(accelerator="cpu")
+
+
+def run(out, **options):
+    return run_experiment(SMALL, "quick", Path(out), **{"seeds": 2, "machine": CPU, **options})
+
+
+if __name__ == "__main__":
+    out, *asked = sys.argv[1:]
+    if "small-disk" in asked:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    if "often" in asked:
+        training.CHECKPOINT_SECONDS = 0.0
+    if "children" in asked:  # one child a line of input, for importing takes longer than the run
+        import lightning.fabric  # noqa: F401
+
+        for line in sys.stdin:
+            child = os.fork()
+            if child == 0:
+                training.CHECKPOINT_SECONDS = 0.0
+                run(line.strip(), resume=True)
+                os._exit(0)
+            print(child, flush=True)
+            print(os.waitpid(child, 0)[1], flush=True)
+    else:
+        print(run(out, resume=True, machine=Machine("cpu", 2) if "two" in asked else CPU))
