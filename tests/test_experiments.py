@@ -222,8 +222,8 @@ class TestInterrupted:
         setup = SMALL.setups("quick")["full"]
         folder.claim(setup, 0)
         folder.claim(setup, 0)
-        with pytest.raises(DataError, match=r"another setup: steps differ \(steps is 120 there and 121 here\)"):
-            folder.claim(dataclasses.replace(setup, steps=121, evaluate=setup.evaluate[:-1] + (120,)[:0]), 0)
+        with pytest.raises(DataError, match=r"another setup: batch_size, seed differ \(batch_size is 64 there and 32 here\)"):
+            folder.claim(dataclasses.replace(setup, batch_size=32), 1)
 
     @pytest.mark.parametrize("file", ["rows.jsonl", "done.json", "setup.json"])
     def test_a_damaged_folder_is_named(self, tmp_path, file):
