@@ -260,6 +260,11 @@ class TestMissingExtras:
         [
             ("tyro", "from lazyrich.cli import main; raise SystemExit(main(['demo']))", "cli"),
             ("matplotlib", "import lazyrich.plot as p; p.plot_richness({'a': None})", "plot"),
+            (
+                "lightning",
+                "from lazyrich.cli import main; raise SystemExit(main(['run', 'grokking']))",
+                "experiments",
+            ),
             ("tqdm", "import torch, lazyrich; lazyrich.measure(torch.nn.Linear(4, 2), torch.randn(64, 4), progress=True)", "cli"),
         ],
     )

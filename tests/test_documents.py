@@ -39,6 +39,15 @@ def test_the_code_of_the_guide(tmp_path, monkeypatch, capsys):
     assert {p.name for p in tmp_path.iterdir()} == {"layers.png"}
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning", "ignore::FutureWarning:lightning")
+def test_an_experiment_of_ones_own(tmp_path, monkeypatch, capsys):
+    block = re.search(r"```python\n(.*?)```", (ROOT / "docs/experiments/index.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block[1], "experiments/index.md", "exec"), {})  # noqa: S102
+    assert "wider is lazier (" in capsys.readouterr().out
+    assert (tmp_path / "width/over-time.png").is_file()
+
+
 def test_two_processes_print_the_table_of_one():
     """The example under torchrun, on the CPU."""
     example = ROOT / "examples/distributed.py"
@@ -51,7 +60,7 @@ def test_two_processes_print_the_table_of_one():
     assert two == one
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))], ids=lambda p: p.name)
 def test_links_and_pictures_exist(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target

@@ -43,11 +43,13 @@ class Claim:
         text: the claim.
         rule: when one seed bears it out, in words; written before the run.
         holds: the rule, for the runs of one seed by condition.
+        beyond: whether it goes beyond what the paper claims: judged alike, listed apart.
     """
 
     text: str
     rule: str
     holds: Callable[[Mapping[str, Run]], bool]
+    beyond: bool = False
 
     def verdict(self, seeds: list[Mapping[str, Run]]) -> tuple[Verdict, int]:
         """*shown* if every seed bears it out, *not shown* if fewer than half do, else *undecided*; and how many do."""

@@ -95,6 +95,7 @@ def over_factor(
             axis.set_xscale("log")
         elif scale == "log":
             axis.set_xscale("symlog", linthresh=min(value for value in given if value > 0))
+        axis.set_ylim(bottom=min(0.0, axis.dataLim.y0))
         axis.set_title(TITLES.get(measure, measure), fontsize=9.5, loc="left", color=INK)
         axis.set_xlabel(factor)
         quiet(axis)

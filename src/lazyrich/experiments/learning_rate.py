@@ -2,43 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from .data import Images
 from .experiment import Claim, Experiment, Preset, Results
 from .figures import over_factor, over_time
 from .models import ResNet18
+from .runs import Run
 from .setup import Loss, Optimizer, Setup, every
 
-RATES = {"rate 0.005": 0.005, "rate 0.05": 0.05, "rate 0.2": 0.2}
+QUICK_RATES, PAPER_RATES = (0.005, 0.02, 0.1, 0.3, 0.8), (0.005, 0.05, 0.2)
 
 
 def setups(preset: Preset) -> dict[str, Setup]:
-    """The learning rate of SGD, all else as it is usual for CIFAR-100."""
+    """The learning rate of SGD, all else as is usual; in the quick preset on CIFAR-10 and over a wider range."""
     quick = preset == "quick"
-    images, width, batch, epochs = (2_000, 16, 100, 10) if quick else (50_000, 64, 128, 200)
+    images, width, batch, epochs = (1_000, 8, 50, 25) if quick else (50_000, 64, 128, 200)
     steps = images // batch * epochs
     milestones = tuple(round(share * steps) for share in ((0.6, 0.85) if quick else (0.3, 0.6, 0.8)))
 
     def setup(rate: float) -> Setup:
         return Setup(
-            data=Images("cifar100", train=images, test=2_000 if quick else 10_000, augmented=not quick),
+            data=Images("cifar10" if quick else "cifar100", train=images, test=2_000 if quick else 10_000, augmented=not quick),
             model=ResNet18(width=width),
             loss=Loss("cross-entropy"),
             optimizer=Optimizer("sgd", rate, weight_decay=5e-4, milestones=milestones, warmup=images // batch),
             steps=steps,
             batch_size=batch,
             evaluate=every(steps // 4, steps),
-            measured=2_000 if quick else 10_000,
+            measured=1_000 if quick else 10_000,
         )
 
-    return {name: setup(rate) for name, rate in RATES.items()}
+    return {f"rate {rate}": setup(rate) for rate in (QUICK_RATES if quick else PAPER_RATES)}
+
+
+def inner_and_near(s: Mapping[str, Run]) -> bool:
+    """Whether the richest and the best rate are the same or neighbours, and neither is the lowest or the highest."""
+    names = sorted(s, key=lambda name: float(name.split()[1]))
+    richest = int(np.argmin([s[name].last("low_rank") for name in names]))
+    best = int(np.argmax([s[name].last("test_accuracy") for name in names]))
+    return abs(richest - best) <= 1 and {richest, best}.isdisjoint({0, len(names) - 1})
 
 
 def figures(results: Results, folder: Path) -> None:
     """The measures over the rate, and each run over time."""
+    rates = {name: float(name.split()[1]) for name in results.runs}
     over_factor(
-        results, folder / "over-rate.png", {"": RATES}, "learning rate", ("test_accuracy", "low_rank", "balanced", "s_init")
+        results, folder / "over-rate.png", {"": rates}, "learning rate", ("test_accuracy", "low_rank", "balanced", "s_init")
     )
     over_time(results, folder / "over-time.png")
 
@@ -55,9 +68,9 @@ EXPERIMENT = Experiment(
     },
     claims=(
         Claim(
-            "D_LR is smallest at the rate with the best test accuracy",
-            "the same condition has the smallest D_LR and the highest test accuracy",
-            lambda s: min(s, key=lambda c: s[c].last("low_rank")) == max(s, key=lambda c: s[c].last("test_accuracy")),
+            "D_LR is smallest near the rate with the best test accuracy",
+            "the two rates are the same or neighbours, and neither is the lowest or the highest",
+            inner_and_near,
         ),
     ),
     figures=figures,

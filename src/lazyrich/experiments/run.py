@@ -139,11 +139,14 @@ def _report(experiment: Experiment, preset: Preset, results: Results, seeds: int
         cells.append(line)
     table = aligned(cells)
     table.insert(1, "─" * max(map(len, table)))
-    lines = [f"{experiment.name} ({preset}), {seeds} seeds: {experiment.question}", "", *table, ""]
-    lines += [*experiment.remarks(results), ""] if experiment.remarks(results) else []
-    for claim in experiment.claims:
-        verdict, count = claim.verdict(results.by_seed)
-        lines.append(f"{verdict.upper():>9}  {claim.text} ({count} of {seeds} seeds; rule: {claim.rule})")
+    lines = [f"{experiment.name} ({preset}), {seeds} seeds: {experiment.question}", "", *table]
+    lines += ["", *experiment.remarks(results)] if experiment.remarks(results) else []
+    for title, beyond in (("Claims", False), ("Beyond the paper", True)):
+        claims = [claim for claim in experiment.claims if claim.beyond == beyond]
+        lines += ["", f"{title}:"] if claims else []
+        for claim in claims:
+            verdict, count = claim.verdict(results.by_seed)
+            lines.append(f"{verdict.upper():>9}  {claim.text} ({count} of {seeds} seeds; rule: {claim.rule})")
     return "\n".join(lines)
 
 

@@ -17,11 +17,11 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """
     try:
         return torch.linalg.eigh(matrix)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
         pass
     try:
         return torch.linalg.eigh(matrix, UPLO="U")
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
         values, vectors = torch.linalg.eigh(matrix.flip(0, 1))
         return values, vectors.flip(0)
 
@@ -30,5 +30,5 @@ def eigvalsh(matrix: Tensor) -> Tensor:
     """The eigenvalues alone, ascending."""
     try:
         return torch.linalg.eigvalsh(matrix)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
         return eigh(matrix)[0]
