@@ -33,7 +33,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
             measured=2_000 if quick else 10_000,
         )
 
-    count, batch, epochs = (1_000, 50, 30) if quick else (50_000, 128, 350)
+    count, batch, epochs = (1_000, 50, 40) if quick else (50_000, 128, 350)
     steps = count // batch * epochs
     resnet = Setup(
         data=Images("cifar10", train=count, test=1_000 if quick else 10_000),

@@ -38,12 +38,25 @@ def over_time(
     *,
     log_measures: bool = False,
 ) -> None:
-    """One column a condition: accuracies above, measures below, over steps on a log axis; bands are one sd over seeds."""
+    """Each condition with accuracies above and measures below, over steps on a log axis; bands are one sd over seeds."""
     conditions = conditions or list(results.runs)
-    figure = _figure(3.1 * len(conditions) + 1.2, 5.2)
-    axes: Any = figure.subplots(2, len(conditions), sharex="col", sharey="row", squeeze=False)
-    for column, condition in enumerate(conditions):
-        top, bottom = axes[:, column]
+    columns = min(len(conditions), 4)
+    rows = -(-len(conditions) // columns)
+    figure = _figure(3.1 * columns + 1.2, 5.2 * rows)
+    axes: Any = figure.subplots(2 * rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_visible(False)
+    for k, condition in enumerate(conditions):
+        row, column = divmod(k, columns)
+        top, bottom = axes[2 * row : 2 * row + 2, column]
+        top.sharex(bottom)
+        top.sharey(axes[0, 0])
+        bottom.sharey(axes[1, 0])
+        top.set_visible(True)
+        bottom.set_visible(True)
+        if column == 0:
+            top.set_ylabel("accuracy")
+            bottom.set_ylabel(" · ".join(TITLES.get(m, m) for m in measures) if len(measures) < 3 else "measure")
         for measure, colour in zip(("train_accuracy", "test_accuracy"), (FAINT, INK), strict=True):
             _band(top, results.runs[condition], measure, colour)
         for measure, colour in zip(measures, COLOURS, strict=False):
@@ -59,8 +72,6 @@ def over_time(
         bottom.set_xlabel("step")
         quiet(top)
         quiet(bottom)
-    axes[0, 0].set_ylabel("accuracy")
-    axes[1, 0].set_ylabel(" · ".join(TITLES.get(m, m) for m in measures) if len(measures) < 3 else "measure")
     axes[0, 0].legend(frameon=False, fontsize=8)
     axes[1, 0].legend(frameon=False, fontsize=8)
     _save(figure, path)
