@@ -223,6 +223,39 @@ def _cut(batch: Batch, size: int, keep: int) -> Batch:
     return Batch(cut(batch.inputs), None if batch.targets is None else batch.targets[:keep])
 
 
+def frozen(data: Any, num_samples: int, share: tuple[int, int] = (0, 1)) -> list[Any]:
+    """The first samples of the data, drawn once: batches that :func:`batches` takes again and that nobody else holds.
+
+    Args:
+        num_samples: how many over all processes.
+        share: this process's rank, and how many there are.
+
+    Raises:
+        DataError: no samples.
+    """
+    kept = []
+    for batch in batches(data, None, num_samples, share):
+        size = first_dimension(batch.inputs)
+        batch = batch if batch.counted is None or batch.counted >= size else _cut(batch, size, batch.counted)
+        if first_dimension(batch.inputs):
+            inputs = _copied(batch.inputs)
+            # a mapping carries its targets, all else is a pair
+            kept.append(inputs if isinstance(inputs, Mapping) else (inputs, _copied(batch.targets)))
+    if not kept:
+        raise DataError("data gave no samples to keep as a probe set; pass a DataLoader, a list of batches or tensors")
+    return kept
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_copied(item) for item in value)
+    return value
+
+
 def loader_shuffles(data: Any) -> bool:
     """Whether a DataLoader draws its samples in random order, so that weights given in order would not fit."""
     sampler = _sampler(data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import time
 import warnings
@@ -14,16 +13,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ._files import write_text
 from .batches import first_dimension, frozen
+from .capture import unwrapped
 from .errors import DataError, DegenerateError, NonFiniteError, RankWarning
 from .functional import low_rank_estimate, low_rank_measure, tangent_kernel, tangent_kernel_change
 from .measure import collect, measure
 from .processes import Processes
-from .schedules import Moment, Schedule, decided_by_step, every as every_step, log_spaced, within
+from .schedules import Moment, Schedule, decided_by_step, log_spaced, within
+from .schedules import every as every_step
 from .series import Evaluation, Series, SeriesFolder
 from .undisturbed import undisturbed
 
@@ -94,11 +93,12 @@ class Monitor:
         self._moment = Moment(0)
         self._recent: deque[Any] = deque()
         with undisturbed(model, data, None):
-            self._probe = None if data is None else frozen(data, num_samples, self._processes)
+            self._probe = None if data is None else frozen(data, num_samples, (self._processes.rank, self._processes.size))
         self.evaluations: list[Evaluation] = self._opened(resume)
-        self._start = self._start_kernel = None
-        if preset == "full":
-            self._start = copy.deepcopy(model)
+        self._start = copy.deepcopy(unwrapped(model)) if preset == "full" else None
+        inputs = self._probe[0][0] if preset == "full" and self._probe and isinstance(self._probe[0], tuple) else None
+        self._tangent_inputs = inputs[:TANGENT_SAMPLES] if isinstance(inputs, Tensor) else None
+        self._first_kernel: Tensor | None = None
         if not self.evaluations and self._probe is not None:
             self._look()
 
@@ -126,6 +126,7 @@ class Monitor:
         if step <= known and self.evaluations:
             self._rewind(step - 1)
         seconds = time.monotonic() - self._began
+        loss = loss.detach() if isinstance(loss, Tensor) else loss
         self._moment = replace(self._moment, step=step, loss=loss, epoch=epoch, seconds=seconds, spent=self._spent)
         if self._probe is None:
             self._remember(batch)
@@ -139,9 +140,7 @@ class Monitor:
     def __enter__(self) -> Monitor:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if kind is None:
             self.close()
 
@@ -223,13 +222,23 @@ class Monitor:
             }  # fmt: skip
             return Evaluation(step, {name: float(value) for name, value in given.items() if value is not None})
         full = self.preset == "full"
-        r = measure(
-            self.model, data, head=self.head, num_samples=limit, layers="all" if full else None, start=self._start
-        )
+        r = measure(self.model, data, head=self.head, num_samples=limit, layers="all" if full else None, start=self._start)
         values = r.numbers()
         if full:
-            values |= self._tangent_kernel(data)
+            values |= self._tangent_kernel_change()
         return Evaluation(step, values, r.curves())
+
+    def _tangent_kernel_change(self) -> dict[str, float]:
+        """How far the tangent kernel has come from the start, on a few probe samples; nothing where inputs are no tensor."""
+        if self._tangent_inputs is None:
+            return {}
+        place = next(self.model.parameters()).device
+        kernel = tangent_kernel(unwrapped(self.model), self._tangent_inputs.to(place))
+        if self._first_kernel is None:
+            self._first_kernel = kernel
+        outputs = len(kernel) // len(self._tangent_inputs)
+        change = tangent_kernel_change(self._first_kernel, kernel, num_outputs=outputs)
+        return {"tangent_kernel_change": change.alignment_change, "tangent_kernel_distance": change.relative_distance}
 
     def _opened(self, resume: bool) -> list[Evaluation]:
         """What the folder holds; it is made this monitor's."""
@@ -239,7 +248,9 @@ class Monitor:
             return []
         held = list(self._folder.read().evaluations)
         if held and not resume:
-            raise DataError(f"out={self._folder.path} holds a series already: go on with it by resume=True, or name another folder")
+            raise DataError(
+                f"out={self._folder.path} holds a series already: go on with it by resume=True, or name another folder"
+            )
         return held
 
     def _rewind(self, step: int) -> None:
@@ -247,3 +258,33 @@ class Monitor:
         self.evaluations = [e for e in self.evaluations if e.step <= step]
         if self._folder is not None and self._processes.rank == 0:
             self._folder.rewind(step)
+
+
+def crosses(measure: str, level: float, call: Callable[[Evaluation], object]) -> Alarm:
+    """An alarm: ``call`` is called with the evaluation at which a measure has come to the other side of ``level``.
+
+    >>> alarm = crosses("low_rank", 0.5, lambda found: print("step", found.step))
+    >>> alarm(Evaluation(20, {"low_rank": 0.4}), Evaluation(10, {"low_rank": 0.6}))
+    step 20
+    """
+
+    def alarm(found: Evaluation, before: Evaluation | None) -> None:
+        if before is None or measure not in found.values or measure not in before.values:
+            return
+        if (found.values[measure] > level) != (before.values[measure] > level):
+            call(found)
+
+    return alarm
+
+
+def falls(measure: str, call: Callable[[Evaluation], object]) -> Alarm:
+    """An alarm: ``call`` is called with an evaluation at which a measure is lower than at the one before.
+
+    For what should not fall, such as "output_rank".
+    """
+
+    def alarm(found: Evaluation, before: Evaluation | None) -> None:
+        if before is not None and found.values.get(measure, float("inf")) < before.values.get(measure, float("-inf")):
+            call(found)
+
+    return alarm

@@ -78,13 +78,13 @@ def _log_spaced_up_to(step: int, per_decade: int) -> int:
 
 
 def epochs(count: int = 1) -> Schedule:
-    """After every so many epochs: at the first step whose epoch is that far from the last evaluation's."""
+    """After every so many epochs: at the first step whose epoch, counted from 0, is that far from the last evaluation's."""
 
     def due(moment: Moment) -> bool:
         if moment.epoch is None:
             raise ValueError("epochs: monitor.step was not told the epoch; call monitor.step(epoch=…)")
-        before = None if moment.previous is None else moment.previous.epoch
-        return before is None or moment.epoch >= before + count
+        before = -count if moment.previous is None else moment.previous.epoch or 0
+        return moment.epoch >= before + count
 
     return _by_step(due)
 

@@ -91,7 +91,7 @@ class Series:
         if not path.is_file():
             return {}
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         except Exception as error:  # zipfile, zlib and numpy each raise their own
             raise DataError(f"{path} is damaged ({type(error).__name__}): delete it to go on without these curves") from error
