@@ -211,16 +211,22 @@ def first_dimension(value: Any) -> int:
 
 
 def _cut(batch: Batch, size: int, keep: int) -> Batch:
+    return _rows(batch, size, slice(keep))
+
+
+def _rows(batch: Batch, size: int, rows: slice) -> Batch:
+    """Some of the ``size`` samples of a batch."""
+
     def cut(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return value[:keep] if value.ndim and len(value) == size else value
+            return value[rows] if value.ndim and len(value) == size else value
         if isinstance(value, Mapping):
             return {key: cut(item) for key, item in value.items()}
         if isinstance(value, (tuple, list)):
             return _rebuilt(value, (cut(item) for item in value))
         return value
 
-    return Batch(cut(batch.inputs), None if batch.targets is None else batch.targets[:keep])
+    return Batch(cut(batch.inputs), None if batch.targets is None else batch.targets[rows])
 
 
 def frozen(data: Any, num_samples: int, share: tuple[int, int] = (0, 1)) -> list[Any]:
@@ -228,15 +234,20 @@ def frozen(data: Any, num_samples: int, share: tuple[int, int] = (0, 1)) -> list
 
     Args:
         num_samples: how many over all processes.
-        share: this process's rank, and how many there are.
+        share: this process's rank, and how many there are; they take the samples in turn, unless a DistributedSampler has
+            shared them out already.
 
     Raises:
         DataError: no samples.
     """
     kept = []
-    for batch in batches(data, None, num_samples, share):
+    rank, processes = share
+    shared = processes > 1 and not isinstance(_sampler(data), DistributedSampler)
+    for batch in batches(data, None, num_samples, (0, 1) if shared else share):
         size = first_dimension(batch.inputs)
-        batch = batch if batch.counted is None or batch.counted >= size else _cut(batch, size, batch.counted)
+        whole = size if batch.counted is None else batch.counted
+        rows = slice(rank, whole // processes * processes, processes) if shared else slice(whole)
+        batch = _rows(batch, size, rows)
         if first_dimension(batch.inputs):
             inputs = _copied(batch.inputs)
             # a mapping carries its targets, all else is a pair

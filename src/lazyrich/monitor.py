@@ -47,6 +47,7 @@ class Monitor:
             collapse and the comparison measures; "full" adds every layer, S_init and the change of the tangent kernel.
         out: a folder for the series; nothing is written without it.
         resume: go on with what ``out`` holds; what it holds beyond the step where training goes on is dropped.
+        step: how many steps were done before; where that is known, what ``out`` holds beyond it is dropped at once.
         num_samples: how many samples are measured, over all processes.
         head: as for :func:`lazyrich.measure`.
         alarms: called after every evaluation with it and the one before; see :func:`crosses` and :func:`falls`.
@@ -76,6 +77,7 @@ class Monitor:
         preset: Preset = "light",
         out: str | os.PathLike[str] | None = None,
         resume: bool = False,
+        step: int | None = None,
         num_samples: int = 512,
         head: nn.Module | str | None = None,
         alarms: Sequence[Alarm] = (),
@@ -90,11 +92,13 @@ class Monitor:
         self._num_samples = num_samples
         self._schedule = self._chosen(every)
         self._folder = None if out is None else SeriesFolder(Path(out))
-        self._moment = Moment(0)
+        self._moment = Moment(step or 0)
         self._recent: deque[Any] = deque()
         with undisturbed(model, data, None):
             self._probe = None if data is None else frozen(data, num_samples, (self._processes.rank, self._processes.size))
         self.evaluations: list[Evaluation] = self._opened(resume)
+        if step is not None:
+            self._rewind(step)
         self._start = copy.deepcopy(unwrapped(model)) if preset == "full" else None
         inputs = self._probe[0][0] if preset == "full" and self._probe and isinstance(self._probe[0], tuple) else None
         self._tangent_inputs = inputs[:TANGENT_SAMPLES] if isinstance(inputs, Tensor) else None
@@ -106,6 +110,11 @@ class Monitor:
     def series(self) -> Series:
         """What was found so far."""
         return Series(self.evaluations)
+
+    @property
+    def now(self) -> int:
+        """The step that training has come to, as far as the monitor was told."""
+        return self._moment.step
 
     def step(
         self, step: int | None = None, *, loss: Any = None, epoch: int | None = None, batch: Any = None
@@ -123,8 +132,7 @@ class Monitor:
         """
         known = self.evaluations[-1].step if self.evaluations else 0
         step = max(self._moment.step, known) + 1 if step is None else step
-        if step <= known and self.evaluations:
-            self._rewind(step - 1)
+        self._rewind(step - 1)
         seconds = time.monotonic() - self._began
         loss = loss.detach() if isinstance(loss, Tensor) else loss
         self._moment = replace(self._moment, step=step, loss=loss, epoch=epoch, seconds=seconds, spent=self._spent)
@@ -255,6 +263,8 @@ class Monitor:
 
     def _rewind(self, step: int) -> None:
         """Training goes on after ``step``: what was found later will be found again."""
+        if not self.evaluations or self.evaluations[-1].step <= step:
+            return
         self.evaluations = [e for e in self.evaluations if e.step <= step]
         if self._folder is not None and self._processes.rank == 0:
             self._folder.rewind(step)
