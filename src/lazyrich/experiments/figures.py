@@ -104,6 +104,8 @@ def over_factor(
             )
         if scale == "log" and min(given) > 0:
             axis.set_xscale("log")
+            axis.set_xticks(sorted(given), [f"{value:,g}" for value in sorted(given)])
+            axis.minorticks_off()
         elif scale == "log":
             axis.set_xscale("symlog", linthresh=min(value for value in given if value > 0))
         axis.set_ylim(bottom=min(0.0, axis.dataLim.y0))
