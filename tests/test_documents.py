@@ -36,7 +36,7 @@ def test_the_code_of_the_guide(tmp_path, monkeypatch, capsys):
         code = block.replace('"layer3"', '"2"').replace("\n...\n", "\nmodel[0].weight.data += 1\n")
         exec(compile(code, "using.md", "exec"), namespace)  # noqa: S102
     assert "low_rank_measure".replace("_", "") in capsys.readouterr().out.lower()
-    assert {p.name for p in tmp_path.iterdir()} == {"layers.png"}
+    assert {p.name for p in tmp_path.iterdir()} == {"layers.png", "run"}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning", "ignore::FutureWarning:lightning")

@@ -120,7 +120,10 @@ class RunFolder:
 
     def _counted(self, series: Series) -> None:
         if len(series) != self.evaluations:
-            raise DataError(f"{self.path} holds {len(series)} evaluations for {self.evaluations}: delete it to run it anew")
+            raise DataError(
+                f"{self.path}/evaluations.jsonl holds {len(series)} evaluations for {self.evaluations}: "
+                f"delete {self.path} to run it anew"
+            )
 
 
 class Run(Series):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+from torch import nn
 from torch.utils.data import DataLoader
 
 from .._extras import needs
@@ -45,7 +46,7 @@ class RichnessCallback(Monitored, TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measures the network as it is before the first step."""
-        self.begin(self.trainer.model, self._probe(), state.global_step)
+        self.begin(self._model, self._probe(), state.global_step)
         self._log()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -57,6 +58,12 @@ class RichnessCallback(Monitored, TrainerCallback):
         """Measures the trained network."""
         self.running.close()
         self._log()
+
+    @property
+    def _model(self) -> nn.Module:
+        if not isinstance(self.trainer.model, nn.Module):
+            raise TypeError("the trainer has no model")
+        return self.trainer.model
 
     def _log(self) -> None:
         for _, values in self.to_log():
@@ -72,12 +79,12 @@ class RichnessCallback(Monitored, TrainerCallback):
             raise DataError("data: the trainer has neither an evaluation nor a training set; pass a probe set")
         if isinstance(data, DataLoader):
             return data
-        return DataLoader(data, batch_size=self.trainer.args.per_device_eval_batch_size, collate_fn=self._collated)
+        return DataLoader(cast(Any, data), batch_size=self.trainer.args.per_device_eval_batch_size, collate_fn=self._collated)
 
     def _collated(self, samples: list[Any]) -> Any:
         """A batch as the trainer makes it: without the columns that the model does not take."""
         if self.trainer.args.remove_unused_columns:
-            taken = {*inspect.signature(unwrapped(self.trainer.model).forward).parameters, *_LABELS, *self.trainer.label_names}
+            taken = {*inspect.signature(unwrapped(self._model).forward).parameters, *_LABELS, *self.trainer.label_names}
             samples = [
                 {name: value for name, value in sample.items() if name in taken} if isinstance(sample, Mapping) else sample
                 for sample in samples
