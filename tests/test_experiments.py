@@ -21,7 +21,7 @@ from torch import nn
 from lazyrich import DataError
 from lazyrich.cli import main
 from lazyrich.experiments import EXPERIMENTS, Claim, Digits, Loss, Mlp, Optimizer, Setup
-from lazyrich.experiments.runs import Run, RunFolder
+from lazyrich.experiments.runs import RunFolder
 from lazyrich.experiments.seeds import derived
 from lazyrich.experiments.setup import every, log_spaced
 from lazyrich.experiments.training import batch_rows
@@ -96,15 +96,6 @@ class TestParts:
             ([0, 0, 0], "not shown"),
         ):
             assert claim.verdict([{"x": h} for h in holds]) == (verdict, sum(holds))
-
-    def test_run_reads_its_lines(self, tmp_path):
-        lines = [json.dumps({"step": s, "measure": m, "value": v}) for s, m, v in ((0, "a", 1), (5, "a", 3), (5, "b", 7))]
-        r = Run(tmp_path, lines, 0.0)
-        assert r.steps.tolist() == [0, 5]
-        assert (r["a"].tolist(), r.last("b"), r.first("a", 2), r.first("a", 9)) == ([1, 3], 7, 1, -1)
-        assert np.isnan(r["b"][0])
-        assert np.isnan(r["c"]).all()
-        assert r.curves(0) == {}
 
 
 class TestRun:
@@ -225,7 +216,7 @@ class TestInterrupted:
         with pytest.raises(DataError, match=r"another setup: batch_size, seed differ \(batch_size is 64 there and 32 here\)"):
             folder.claim(dataclasses.replace(setup, batch_size=32), 1)
 
-    @pytest.mark.parametrize("file", ["rows.jsonl", "done.json", "setup.json"])
+    @pytest.mark.parametrize("file", ["evaluations.jsonl", "done.json", "setup.json"])
     def test_a_damaged_folder_is_named(self, tmp_path, file):
         run(tmp_path, seeds=1)
         path = tmp_path / "runs" / "full" / "seed-0" / file

@@ -12,7 +12,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from . import functional
+from . import functional, schedules
 from .errors import (
     CheckpointError,
     DataError,
@@ -25,7 +25,9 @@ from .errors import (
 from .functional import FeatureSpectrum, LowRankEstimate, ParameterNorm, PowerLaw
 from .gram import Gram
 from .measure import collect, measure
+from .monitor import Monitor, crosses, falls
 from .richness import Comparison, LayerRichness, Richness, load
+from .series import Evaluation, Series
 from .tables import table
 
 if _TYPE_CHECKING:
@@ -49,6 +51,7 @@ __all__ = [
     "DataError",
     "DegenerateError",
     "EffectiveRank",
+    "Evaluation",
     "FeatureSpectrum",
     "Gram",
     "HeadError",
@@ -57,6 +60,7 @@ __all__ = [
     "LowRankEstimate",
     "LowRankMeasure",
     "MissingExtraError",
+    "Monitor",
     "NeuralCollapse",
     "NonFiniteError",
     "ParameterNorm",
@@ -65,11 +69,15 @@ __all__ = [
     "RankMe",
     "RankWarning",
     "Richness",
+    "Series",
     "StableRank",
     "collect",
+    "crosses",
+    "falls",
     "functional",
     "load",
     "measure",
+    "schedules",
     "table",
 ]
 

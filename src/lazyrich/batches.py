@@ -211,16 +211,60 @@ def first_dimension(value: Any) -> int:
 
 
 def _cut(batch: Batch, size: int, keep: int) -> Batch:
+    return _rows(batch, size, slice(keep))
+
+
+def _rows(batch: Batch, size: int, rows: slice) -> Batch:
+    """Some of the ``size`` samples of a batch."""
+
     def cut(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return value[:keep] if value.ndim and len(value) == size else value
+            return value[rows] if value.ndim and len(value) == size else value
         if isinstance(value, Mapping):
             return {key: cut(item) for key, item in value.items()}
         if isinstance(value, (tuple, list)):
             return _rebuilt(value, (cut(item) for item in value))
         return value
 
-    return Batch(cut(batch.inputs), None if batch.targets is None else batch.targets[:keep])
+    return Batch(cut(batch.inputs), None if batch.targets is None else batch.targets[rows])
+
+
+def frozen(data: Any, num_samples: int, share: tuple[int, int] = (0, 1)) -> list[Any]:
+    """The first samples of the data, drawn once: batches that :func:`batches` takes again and that nobody else holds.
+
+    Args:
+        num_samples: how many over all processes.
+        share: this process's rank, and how many there are; they take the samples in turn, unless a DistributedSampler has
+            shared them out already.
+
+    Raises:
+        DataError: no samples.
+    """
+    kept = []
+    rank, processes = share
+    shared = processes > 1 and not isinstance(_sampler(data), DistributedSampler)
+    for batch in batches(data, None, num_samples, (0, 1) if shared else share):
+        size = first_dimension(batch.inputs)
+        whole = size if batch.counted is None else batch.counted
+        rows = slice(rank, whole // processes * processes, processes) if shared else slice(whole)
+        batch = _rows(batch, size, rows)
+        if first_dimension(batch.inputs):
+            inputs = _copied(batch.inputs)
+            # a mapping carries its targets, all else is a pair
+            kept.append(inputs if isinstance(inputs, Mapping) else (inputs, _copied(batch.targets)))
+    if not kept:
+        raise DataError("data gave no samples to keep as a probe set; pass a DataLoader, a list of batches or tensors")
+    return kept
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_copied(item) for item in value)
+    return value
 
 
 def loader_shuffles(data: Any) -> bool:

@@ -115,18 +115,20 @@ def collect(
     *,
     head: nn.Module | str | None = None,
     num_samples: int | None = None,
+    distributed: bool = False,
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> Gram:
-    """The pass over this process's data alone: a :class:`Gram` of features, outputs and targets, for :mod:`lazyrich.functional`.
+    """The pass alone: a :class:`Gram` of features, outputs and targets, for :mod:`lazyrich.functional`.
 
-    Arguments and errors as for :func:`measure`. Held-out quality, for example, is
+    Arguments and errors as for :func:`measure`, but that by default it is this process's data. Held-out quality, for example, is
     ``held_out_quality(feature_spectrum(collect(model, train)), collect(model, test))``.
     """
     _check(model, data)
+    processes = Processes(distributed)
     model = unwrapped(model)
-    with undisturbed(model, data, device) as place:
-        run = Pass(Tap(model, head), data, place, num_samples, None, None, Processes(False), progress)
+    with processes.all_or_none(), undisturbed(model, data, device) as place:
+        run = Pass(Tap(model, head), data, place, num_samples, None, None, processes, progress)
         return _fill(run, None, None)[0]
 
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ._files import write_text
 from .errors import DataError
 from .functional import FeatureSpectrum, NeuralCollapse
@@ -175,6 +177,32 @@ class Richness:
             raise DataError(f"not a whole lazyrich result: {error}") from error
         return cls(**given)
 
+    def numbers(self) -> dict[str, float]:
+        """Every single number by name, as a series keeps it: ``low_rank``, ``low_rank_at_0.01``, ``nc1``, ``s_init`` …
+
+        Of a layer it is ``D_LR of NAME``. What was not measured is left out.
+        """
+        given: dict[str, Any] = {name: getattr(self, name) for name in _NUMBERS}
+        given |= {f"low_rank_at_{rtol:g}": value for rtol, value in self.low_rank_band.items()}
+        if self.comparison is not None:
+            given |= {short: getattr(self.comparison, name) for name, short in _COMPARISON.items()}
+        if self.neural_collapse is not None:
+            given |= asdict(self.neural_collapse)
+        last = min(self.output_rank, len(self.output_singular_values))
+        given["output_condition"] = self.output_singular_values[0] / self.output_singular_values[last - 1]
+        given |= {f"D_LR of {name}": layer.low_rank for name, layer in self.layers.items()}
+        return {name: float(value) for name, value in given.items() if value is not None}
+
+    def curves(self) -> dict[str, np.ndarray]:
+        """(p,) each: ``relative_eigenvalues``, ``quality``, ``utilization`` (both cumulative) and ``contributions``."""
+        given = {
+            "relative_eigenvalues": self.spectrum.relative_eigenvalues,
+            "quality": self.spectrum.cumulative_quality,
+            "utilization": self.spectrum.cumulative_utilization,
+            "contributions": self.spectrum.contributions,
+        }
+        return {name: curve for name, curve in given.items() if curve is not None}
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes JSON; a crash leaves the old file or the new one, never half of one."""
         write_text(Path(path), json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
@@ -196,6 +224,14 @@ _NUMBERS = {
     "low_rank": float, "low_rank_corrected": float, "low_rank_stderr": float, "isotropic": float, "balanced": float,
     "balanced_corrected": float, "balanced_stderr": float, "output_alignment": float, "output_alignment_corrected": float,
     "output_alignment_stderr": float, "output_rank": int, "num_samples": int, "num_features": int, "num_outputs": int,
+}  # fmt: skip
+
+
+_COMPARISON = {
+    "participation_ratio": "participation_ratio", "effective_rank": "effective_rank", "rankme": "rankme",
+    "stable_rank": "stable_rank", "spectral_exponent": "alpha_req", "target_alignment": "target_alignment",
+    "initial_alignment": "s_init", "squared_parameter_norm": "parameter_norm",
+    "squared_parameter_distance": "parameter_distance",
 }  # fmt: skip
 
 

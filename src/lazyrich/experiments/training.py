@@ -99,11 +99,11 @@ def _look(
     setup: Setup, data: Data, network: nn.Module, start: nn.Module, step: int, folder: RunFolder, fabric: Any, bar: Bar
 ) -> None:
     try:
-        found = evaluated(network, start, data, setup, fabric)
+        found = evaluated(network, start, data, setup, step, fabric)
     except NonFiniteError as error:
         raise DataError(
             f"{folder.name}: training diverged before step {step:,}: {error}. Lower the learning rate {setup.optimizer.rate:g}"
         ) from error
-    folder.add(step, found, fabric)
+    folder.add(found, fabric)
     if "low_rank" in found.values:
         bar.note(f"D_LR {found.values['low_rank']:.3f}, test {found.values['test_accuracy']:.1%}")

@@ -1,0 +1,59 @@
+"""The monitor as a callback of Lightning's Trainer."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from .._extras import needs
+from ._monitored import Monitored
+
+needs("lightning", "lightning")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the import itself is not always clean
+    from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class RichnessCallback(Monitored, Callback):
+    """Measures during ``trainer.fit`` and logs through every logger of the trainer, as ``richness/low_rank`` and so on.
+
+    Every process contributes its share of the probe set and has the same numbers; the loggers write them once. A fit that goes
+    on from a checkpoint goes on with the series in ``out``.
+
+    Args:
+        data: the probe set, as for :class:`lazyrich.Monitor`; None: the training batches themselves.
+        **options: as for :class:`lazyrich.Monitor`: ``every``, ``preset``, ``out``, ``num_samples``, ``head``, ``alarms``.
+
+    Attributes:
+        monitor: the monitor of the last fit, None before the first.
+
+    Example:
+        >>> from lazyrich import schedules
+        >>> callback = RichnessCallback(every=schedules.epochs(1), preset="standard")  # Trainer(callbacks=[callback])
+    """
+
+    def __init__(self, data: Any = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.data = data
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures the network as it is before the first step."""
+        self.begin(pl_module, self.data, trainer.global_step)
+        self._log(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """One step further, unless gradients are still being accumulated."""
+        if trainer.global_step != self.running.now:
+            loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+            self.running.step(trainer.global_step, loss=loss, epoch=trainer.current_epoch, batch=batch)
+            self._log(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures the trained network."""
+        self.running.close()
+        self._log(trainer)
+
+    def _log(self, trainer: Trainer) -> None:
+        for step, values in self.to_log():
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=step)

@@ -1,0 +1,92 @@
+"""The monitor as a callback of Transformers' Trainer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, cast
+
+from torch import nn
+from torch.utils.data import DataLoader
+
+from .._extras import needs
+from ..capture import unwrapped
+from ..errors import DataError
+from ._monitored import Monitored
+
+needs("transformers", "transformers")
+from transformers import Trainer, TrainerCallback  # noqa: E402
+
+_LABELS = ("label", "label_ids")  # what collators turn into labels
+
+
+class RichnessCallback(Monitored, TrainerCallback):
+    """Measures during ``trainer.train`` and logs through the trainer: its history, TensorBoard, whatever it reports to.
+
+    Steps are the optimizer's, however many gradients are accumulated.
+
+    Args:
+        trainer: the trainer to which it is added: ``trainer.add_callback(RichnessCallback(trainer))``.
+        data: the probe set: a dataset of samples, which are collated as the trainer does, or a DataLoader of batches. By default
+            the trainer's evaluation set, and where it has none its training set.
+        **options: as for :class:`lazyrich.Monitor`: ``every``, ``preset``, ``out``, ``num_samples``, ``head``, ``alarms``.
+
+    Attributes:
+        monitor: the monitor of the last training, None before the first.
+
+    Raises:
+        TypeError: ``trainer`` is not a Trainer; an option that is not there.
+    """
+
+    def __init__(self, trainer: Trainer, data: Any = None, **options: Any) -> None:
+        super().__init__(**options)
+        if not isinstance(trainer, Trainer):
+            raise TypeError(f"trainer must be a transformers.Trainer, got {type(trainer).__name__}")
+        self.trainer, self.data = trainer, data
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measures the network as it is before the first step."""
+        self.begin(self._model, self._probe(), state.global_step)
+        self._log()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """One step further."""
+        self.running.step(state.global_step, epoch=int(state.epoch or 0))
+        self._log()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measures the trained network."""
+        self.running.close()
+        self._log()
+
+    @property
+    def _model(self) -> nn.Module:
+        if not isinstance(self.trainer.model, nn.Module):
+            raise TypeError("the trainer has no model")
+        return self.trainer.model
+
+    def _log(self) -> None:
+        for _, values in self.to_log():
+            self.trainer.log(values)
+
+    def _probe(self) -> Any:
+        data = self.data
+        if data is None:
+            given = self.trainer.eval_dataset
+            data = next(iter(given.values()), None) if type(given) is dict else given  # several sets by name
+            data = self.trainer.train_dataset if data is None else data
+        if data is None:
+            raise DataError("data: the trainer has neither an evaluation nor a training set; pass a probe set")
+        if isinstance(data, DataLoader):
+            return data
+        return DataLoader(cast(Any, data), batch_size=self.trainer.args.per_device_eval_batch_size, collate_fn=self._collated)
+
+    def _collated(self, samples: list[Any]) -> Any:
+        """A batch as the trainer makes it: without the columns that the model does not take."""
+        if self.trainer.args.remove_unused_columns:
+            taken = {*inspect.signature(unwrapped(self._model).forward).parameters, *_LABELS, *self.trainer.label_names}
+            samples = [
+                {name: value for name, value in sample.items() if name in taken} if isinstance(sample, Mapping) else sample
+                for sample in samples
+            ]
+        return self.trainer.data_collator(samples)

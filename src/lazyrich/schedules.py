@@ -1,0 +1,136 @@
+"""When to measure: any function of the moment will do, and these are the usual ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where training is, and what measuring has cost.
+
+    Attributes:
+        step: optimizer steps that were done.
+        epoch: as the caller counts them, or None.
+        loss: as the caller gave it, a number or a 0-d tensor, or None.
+        seconds, spent: since the monitor began, and how much of that it has taken itself.
+        cost: seconds that the last evaluation took.
+        previous: the moment of the last evaluation, None before the first.
+    """
+
+    step: int
+    epoch: int | None = None
+    loss: Any = None
+    seconds: float = 0.0
+    spent: float = 0.0
+    cost: float = 0.0
+    previous: Moment | None = None
+
+
+Schedule = Callable[[Moment], bool]
+BY_STEP = "_by_step"  # marks schedules that look at steps and epochs alone: every process decides alike
+
+
+def _by_step(schedule: Schedule) -> Schedule:
+    setattr(schedule, BY_STEP, True)
+    return schedule
+
+
+def every(steps: int) -> Schedule:
+    """Every so many steps, and at the start.
+
+    >>> [step for step in range(8) if every(3)(Moment(step))]
+    [0, 3, 6]
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"every: steps must be a whole number from 1, got {steps!r}")
+    return _by_step(lambda moment: moment.step % steps == 0)
+
+
+def at(*steps: int) -> Schedule:
+    """At these steps.
+
+    >>> [step for step in range(8) if at(0, 5)(Moment(step))]
+    [0, 5]
+    """
+    chosen = frozenset(steps)
+    return _by_step(lambda moment: moment.step in chosen)
+
+
+def log_spaced(per_decade: int = 8) -> Schedule:
+    """At 0, 1 and then a constant factor apart, so many in every factor of ten.
+
+    >>> [step for step in range(101) if log_spaced(2)(Moment(step))]
+    [0, 1, 3, 10, 32, 100]
+    """
+    if per_decade < 1:
+        raise ValueError(f"log_spaced: per_decade must be at least 1, got {per_decade!r}")
+    return _by_step(lambda moment: moment.step == 0 or _log_spaced_up_to(moment.step, per_decade) == moment.step)
+
+
+def _log_spaced_up_to(step: int, per_decade: int) -> int:
+    """The last log-spaced step that is not after ``step``."""
+    place = math.floor(math.log10(step) * per_decade) + 1
+    return max(s for k in (place - 2, place - 1, place) if (s := round(10 ** (k / per_decade))) <= step)
+
+
+def epochs(count: int = 1) -> Schedule:
+    """After every so many epochs: at the first step whose epoch, counted from 0, is that far from the last evaluation's."""
+
+    def due(moment: Moment) -> bool:
+        if moment.epoch is None:
+            raise ValueError("epochs: monitor.step was not told the epoch; call monitor.step(epoch=…)")
+        before = -count if moment.previous is None else moment.previous.epoch or 0
+        return moment.epoch >= before + count
+
+    return _by_step(due)
+
+
+def loss_falls(factor: float = 0.5) -> Schedule:
+    """Whenever the loss has fallen to ``factor`` of what it was at the last evaluation.
+
+    >>> loss_falls()(Moment(9, loss=0.4, previous=Moment(3, loss=1.0)))
+    True
+    """
+    if not 0 < factor < 1:
+        raise ValueError(f"loss_falls: factor must lie between 0 and 1, got {factor!r}")
+
+    def due(moment: Moment) -> bool:
+        if moment.loss is None:
+            raise ValueError("loss_falls: monitor.step was not told the loss; call monitor.step(loss=…)")
+        before = None if moment.previous is None else moment.previous.loss
+        return before is None or float(moment.loss) <= factor * float(before)
+
+    return due
+
+
+def within(share: float = 0.02, per_decade: int = 8) -> Schedule:
+    """Log-spaced, but an evaluation waits until measuring has taken no more than ``share`` of the time, this one included.
+
+    How often that is depends on the machine; what is measured does not.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"within: share must lie between 0 and 1, got {share!r}")
+
+    def due(moment: Moment) -> bool:
+        if moment.previous is None:
+            return True
+        if moment.step == 0 or _log_spaced_up_to(moment.step, per_decade) <= moment.previous.step:
+            return False
+        return moment.spent + moment.cost <= share * moment.seconds
+
+    return due
+
+
+def any_of(*schedules: Schedule) -> Schedule:
+    """Whenever one of them is due."""
+    together: Schedule = lambda moment: any(schedule(moment) for schedule in schedules)  # noqa: E731
+    return _by_step(together) if all(decided_by_step(s) for s in schedules) else together
+
+
+def decided_by_step(schedule: Schedule) -> bool:
+    """Whether every process of a group comes to the same answer by itself."""
+    return bool(getattr(schedule, BY_STEP, False))
