@@ -39,8 +39,17 @@ def rows(folder):
         return {(r["condition"], r["seed"], r["step"], r["measure"]): float(r["value"]) for r in csv.DictReader(file)}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As the programs have that are compared with: another number of threads rounds otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, one_thread):
     """The small experiment, uninterrupted: folder, table."""
     folder = tmp_path_factory.mktemp("whole")
     return folder, run(folder)
