@@ -319,6 +319,15 @@ class TestKilled:
         assert again.returncode == 0, again.stderr
         assert SeriesFolder(tmp_path).read().steps.tolist() == [0, 1, 2, 3, 4, 5, 6]  # from step 3 it was trained anew
 
+    def test_what_is_resumed_does_not_take_its_weights_for_the_start(self, tmp_path):
+        model = network()
+        Monitor(model, images(), preset="full", out=tmp_path)
+        with torch.no_grad():
+            model[5].weight.mul_(torch.randn(12, 64))
+        found = Monitor(model, images(), preset="full", out=tmp_path, resume=True, every=1).step(7).values
+        assert "D_LR of 5" in found
+        assert not {"s_init", "parameter_distance", "tangent_kernel_change"} & set(found)
+
     def test_a_folder_that_is_taken(self, tmp_path):
         Monitor(network(), images(), out=tmp_path)
         with pytest.raises(DataError, match="holds a series already: go on with it by resume=True"):

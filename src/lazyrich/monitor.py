@@ -44,7 +44,8 @@ class Monitor:
         every: when to measure: a number of steps, or a schedule of :mod:`lazyrich.schedules` (any function of a ``Moment``).
             By default log-spaced, and never more than 2 % of the time; on several processes log-spaced.
         preset: by cost: "light" is D_LR with its error, rank and the other references; "standard" adds the curves, neural
-            collapse and the comparison measures; "full" adds every layer, S_init and the change of the tangent kernel.
+            collapse and the comparison measures; "full" adds every layer, S_init and the change of the tangent kernel (the
+            latter two not where a series is resumed, for the start is not known then).
         out: a folder for the series; nothing is written without it.
         resume: go on with what ``out`` holds; what it holds beyond the step where training goes on is dropped.
         step: how many steps were done before; where that is known, what ``out`` holds beyond it is dropped at once.
@@ -99,8 +100,9 @@ class Monitor:
         self.evaluations: list[Evaluation] = self._opened(resume)
         if step is not None:
             self._rewind(step)
-        self._start = copy.deepcopy(unwrapped(model)) if preset == "full" else None
-        inputs = self._probe[0][0] if preset == "full" and self._probe and isinstance(self._probe[0], tuple) else None
+        from_start = preset == "full" and not self.evaluations  # what is resumed has its start behind it
+        self._start = copy.deepcopy(unwrapped(model)) if from_start else None
+        inputs = self._probe[0][0] if from_start and self._probe and isinstance(self._probe[0], tuple) else None
         self._tangent_inputs = inputs[:TANGENT_SAMPLES] if isinstance(inputs, Tensor) else None
         self._first_kernel: Tensor | None = None
         if not self.evaluations and self._probe is not None:

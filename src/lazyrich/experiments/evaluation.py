@@ -12,6 +12,7 @@ from ..errors import DegenerateError, RankWarning
 from ..functional import held_out_quality
 from ..measure import collect, measure
 from ..series import Evaluation
+from ..undisturbed import undisturbed
 from .data import Data, Split
 from .setup import Loss, Setup
 
@@ -48,19 +49,14 @@ def _share(split: Split, fabric: Any) -> Split:
     return split if fabric.world_size == 1 else split[slice(fabric.global_rank, each * fabric.world_size, fabric.world_size)]
 
 
-@torch.no_grad()
 def _accuracy(network: nn.Module, split: Split, loss: Loss, fabric: Any) -> tuple[float, float]:
-    was_training = network.training
-    network.eval()
-    try:
-        sums = torch.zeros(3, dtype=torch.float64)
+    sums = torch.zeros(3, dtype=torch.float64)
+    with undisturbed(network, None, None):
         for rows in torch.arange(len(split)).split(1000):
             labels = split.labels[rows]
             outputs = network(split.inputs[rows])
             right = (outputs.argmax(1) == labels).sum()
             sums += torch.tensor([float(loss(outputs, labels)) * len(rows), float(right), float(len(rows))])
-    finally:
-        network.train(was_training)
     total, right, count = (
         sums if fabric.world_size == 1 else fabric.all_reduce(sums.to(fabric.device), reduce_op="sum")
     ).tolist()

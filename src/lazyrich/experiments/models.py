@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
@@ -15,23 +15,19 @@ from .convnets import NormName, resnet18, vgg16
 from .parametrization import Parametrization, parametrized
 
 
-@dataclass(frozen=True)
-class Mlp:
-    """A multi-layer perceptron of ``depth`` linear layers.
+@dataclass(frozen=True, kw_only=True)
+class _Described(ABC):
+    """What all have in common.
 
     Attributes:
-        init_scale: s: where given, weights are drawn from N(0, (s/√fan-in)²); None is PyTorch's start.
         output_scale: α: the outputs count times this.
-        parametrization, base_width: "ntk", or "mup" with the width at which it equals the standard one.
+        parametrization: "standard", "ntk", or "mup" with ``base_width``, the width at which it equals the standard one.
     """
 
-    width: int = 512
-    depth: int = 4
-    activation: Literal["relu", "tanh"] = "relu"
-    init_scale: float | None = None
     output_scale: float = 1.0
     parametrization: Parametrization = "standard"
-    base_width: int = 512
+    width: int
+    base_width: int
 
     @property
     def width_ratio(self) -> float:
@@ -40,6 +36,29 @@ class Mlp:
 
     def build(self, example: Tensor, outputs: int) -> nn.Module:
         """A new network for inputs like ``example`` (n, …), drawn from PyTorch's global random state."""
+        model = self._network(example, outputs)
+        return parametrized(model, self.parametrization, width_ratio=self.width_ratio, output_scale=self.output_scale)
+
+    @abstractmethod
+    def _network(self, example: Tensor, outputs: int) -> nn.Module:
+        """The network in standard parametrization."""
+
+
+@dataclass(frozen=True)
+class Mlp(_Described):
+    """A multi-layer perceptron of ``depth`` linear layers.
+
+    Attributes:
+        init_scale: s: where given, weights are drawn from N(0, (s/√fan-in)²); None is PyTorch's start.
+    """
+
+    width: int = 512
+    depth: int = 4
+    activation: Literal["relu", "tanh"] = "relu"
+    init_scale: float | None = None
+    base_width: int = 512
+
+    def _network(self, example: Tensor, outputs: int) -> nn.Module:
         widths = [example[0].numel(), *[self.width] * (self.depth - 1)]
         parts: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
         for k, (inner, outer) in enumerate(pairwise(widths), start=1):
@@ -50,11 +69,11 @@ class Mlp:
             for layer in model.modules():
                 if isinstance(layer, nn.Linear):
                     nn.init.normal_(layer.weight, std=self.init_scale / layer.in_features**0.5)
-        return parametrized(model, self.parametrization, width_ratio=self.width_ratio, output_scale=self.output_scale)
+        return model
 
 
 @dataclass(frozen=True)
-class ResNet18:
+class ResNet18(_Described):
     """ResNet18 with the stem for small images: 3 × 3, no max-pooling.
 
     Attributes:
@@ -64,23 +83,14 @@ class ResNet18:
 
     width: int = 64
     norm: NormName = "batch"
-    output_scale: float = 1.0
-    parametrization: Parametrization = "standard"
     base_width: int = 64
 
-    @property
-    def width_ratio(self) -> float:
-        """Width over the width at which learning rates were chosen."""
-        return self.width / self.base_width
-
-    def build(self, example: Tensor, outputs: int) -> nn.Module:
-        """A new network for inputs like ``example`` (n, channels, height, width)."""
-        model = resnet18(example.shape[1], outputs, self.width, self.norm)
-        return parametrized(model, self.parametrization, width_ratio=self.width_ratio, output_scale=self.output_scale)
+    def _network(self, example: Tensor, outputs: int) -> nn.Module:
+        return resnet18(example.shape[1], outputs, self.width, self.norm)
 
 
 @dataclass(frozen=True)
-class Vgg16:
+class Vgg16(_Described):
     """VGG16: 13 convolutions and a classifier of three layers.
 
     Attributes:
@@ -93,46 +103,28 @@ class Vgg16:
     width: int = 64
     norm: NormName = "batch"
     dropout: float = 0.5
-    output_scale: float = 1.0
-    parametrization: Parametrization = "standard"
     base_width: int = 64
 
-    @property
-    def width_ratio(self) -> float:
-        """Width over the width at which learning rates were chosen."""
-        return self.width / self.base_width
-
-    def build(self, example: Tensor, outputs: int) -> nn.Module:
-        """A new network for inputs like ``example`` (n, channels, 32, 32)."""
-        model = vgg16(example.shape[1], outputs, self.width, self.norm, self.dropout)
-        return parametrized(model, self.parametrization, width_ratio=self.width_ratio, output_scale=self.output_scale)
+    def _network(self, example: Tensor, outputs: int) -> nn.Module:
+        return vgg16(example.shape[1], outputs, self.width, self.norm, self.dropout)
 
 
 @dataclass(frozen=True)
-class Transformer:
+class Transformer(_Described):
     """A small pre-norm transformer over tokens that answers at the last one.
 
     Attributes:
         tokens: how many kinds of token there are.
     """
 
-    tokens: int
+    tokens: int = field(kw_only=True)
     width: int = 128
     depth: int = 2
     heads: int = 4
-    output_scale: float = 1.0
-    parametrization: Parametrization = "standard"
     base_width: int = 128
 
-    @property
-    def width_ratio(self) -> float:
-        """Width over the width at which learning rates were chosen."""
-        return self.width / self.base_width
-
-    def build(self, example: Tensor, outputs: int) -> nn.Module:
-        """A new network for inputs like ``example`` (n, length)."""
-        model = _Transformer(self, example.shape[1], outputs)
-        return parametrized(model, self.parametrization, width_ratio=self.width_ratio, output_scale=self.output_scale)
+    def _network(self, example: Tensor, outputs: int) -> nn.Module:
+        return _Transformer(self, example.shape[1], outputs)
 
 
 class _Block(nn.Module):
@@ -171,4 +163,3 @@ class _Transformer(nn.Module):
 
 
 Model = Mlp | ResNet18 | Vgg16 | Transformer
-Builder = Callable[[Tensor, int], nn.Module]
