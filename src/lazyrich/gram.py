@@ -423,6 +423,15 @@ class Gram:
         return torch.finfo(self._pending[0].dtype).eps
 
     @property
+    def feature_rounding(self) -> float:
+        """What rounding of the products may have left in the centred block of features, relative to it."""
+        about_pilot, covariance = (
+            self._features.diagonal().sum() / self.weight_sum,
+            self.block("features", "features", centered=True),
+        )
+        return self.product_eps * BLOCK_ROWS**0.5 * float(about_pilot / covariance.diagonal().sum())
+
+    @property
     def num_outputs(self) -> int:
         """How many outputs the network has; more than the block has columns if they were compressed."""
         return self._num_outputs or self._widths.get("outputs", 0)

@@ -14,26 +14,26 @@ from .models import ResNet18
 from .runs import Run
 from .setup import Loss, Optimizer, Setup, every
 
-QUICK_RATES, PAPER_RATES = (0.005, 0.02, 0.1, 0.3, 0.8), (0.005, 0.05, 0.2)
+QUICK_RATES, PAPER_RATES = (0.002, 0.01, 0.05, 0.2, 1.0), (0.005, 0.05, 0.2)
 
 
 def setups(preset: Preset) -> dict[str, Setup]:
     """The learning rate of SGD, all else as is usual; in the quick preset on CIFAR-10 and over a wider range."""
     quick = preset == "quick"
-    images, width, batch, epochs = (1_000, 8, 50, 25) if quick else (50_000, 64, 128, 200)
+    images, width, batch, epochs = (2_000, 8, 50, 20) if quick else (50_000, 64, 128, 200)
     steps = images // batch * epochs
     milestones = tuple(round(share * steps) for share in ((0.6, 0.85) if quick else (0.3, 0.6, 0.8)))
 
     def setup(rate: float) -> Setup:
         return Setup(
-            data=Images("cifar10" if quick else "cifar100", train=images, test=2_000 if quick else 10_000, augmented=not quick),
+            data=Images("cifar10" if quick else "cifar100", train=images, test=4_000 if quick else 10_000, augmented=not quick),
             model=ResNet18(width=width),
             loss=Loss("cross-entropy"),
             optimizer=Optimizer("sgd", rate, weight_decay=5e-4, milestones=milestones, warmup=images // batch),
             steps=steps,
             batch_size=batch,
             evaluate=every(steps // 4, steps),
-            measured=1_000 if quick else 10_000,
+            measured=4_000 if quick else 10_000,
         )
 
     return {f"rate {rate}": setup(rate) for rate in (QUICK_RATES if quick else PAPER_RATES)}

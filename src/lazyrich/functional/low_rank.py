@@ -229,7 +229,8 @@ def _measure(gram: Gram, span: Span, power: float = 1.0, damping: float = 0.0) -
     numerator = (covariance @ span.to_basis * _strength(span, power, damping)).square().sum()
     features = torch.linalg.matrix_norm(gram.block("features", "features", centered=True))
     value = 1 - numerator / (features * torch.linalg.matrix_norm(_centred_reference(span, power, damping)))
-    if not -1e-6 < float(value) <= 1 + 1e-6:  # Cauchy-Schwarz: anything else is a fault here, not a result
+    slack = max(1e-6, gram.feature_rounding)
+    if not -slack < float(value) <= 1 + slack:  # Cauchy-Schwarz: anything else is a fault here, not a result
         raise ArithmeticError(f"D_LR = {float(value)} lies outside [0, 1]; please report this with the data")
     return value.clamp(0, 1)
 
