@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -32,6 +33,11 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """The same for text."""
     write_whole(path, lambda file: file.write(text.encode()))
+
+
+def folder_name(name: str) -> str:
+    """A name as that of a folder: small letters, digits and points, all else a dash."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
 def _reason(error: BaseException) -> str:
