@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 
 from .._files import write_text
-from .found import Found, find
+from .found import Found, find, measured
 from .page import page
 
-__all__ = ["Found", "write_report"]
+__all__ = ["Found", "measured", "write_report"]
 
 
 def write_report(

@@ -19,8 +19,8 @@ from ..series import Evaluation, Series, SeriesFolder
 
 DEPTH = 4
 LOOKED_FOR = (
-    "results that `lazyrich measure --out` or Richness.save wrote (JSON), a series (evaluations.jsonl), or an experiment's "
-    f"results (runs/ or results.csv), there and up to {DEPTH} folders below"
+    f"results that `lazyrich measure --out` or Richness.save wrote (JSON) and series (evaluations.jsonl), there and up to {DEPTH} "
+    "folders below, and for an experiment's results.csv"
 )
 
 

@@ -21,21 +21,23 @@ ACCURACIES = ("train_accuracy", "test_accuracy")
 ERRORS = {  # corrected value -> its standard error
     name + "_corrected": name + "_stderr" for name in ("low_rank", "balanced", "output_alignment")
 }
-LAYER = "D_LR of "
+LAYER, BAND = "D_LR of ", "low_rank_at_"
 
 
 def label(name: str) -> str:
     """What a reader calls it; an unknown measure keeps its name."""
-    if name.startswith("low_rank_at_"):
-        return f"D_LR at rtol {name.removeprefix('low_rank_at_')}"
-    return LABELS.get(name, name)
+    if name.startswith(BAND):
+        return f"D_LR at rtol {name.removeprefix(BAND)}"
+    return LABELS.get(name, name.replace("_", " ") if "_of_the_first_" in name else name)
 
 
 def ordered(names: set[str]) -> list[str]:
     """Measures that stand for themselves, known ones first; standard errors go with their values, layers have a panel."""
+    band = sorted(n for n in names if n.startswith(BAND))
     known = [name for name in LABELS if name in names]
-    rest = sorted(n for n in names - set(known) - set(ERRORS.values()) if not n.startswith(LAYER))
-    return known + rest
+    rest = sorted(n for n in names - {*known, *band, *ERRORS.values()} if not n.startswith(LAYER))
+    cut = known.index("balanced") if "balanced" in known else len(known)
+    return known[:cut] + band + known[cut:] + rest
 
 
 def formatted(name: str, value: float) -> str:

@@ -116,8 +116,9 @@
       traces.push(...banded(x, middle, around(corrected, spread, factor, -1), around(corrected, spread, factor, 1), r, plain(run.name), { customdata, hovertemplate: hover }));
       if (more.reference && run.values.isotropic) traces.push({ x, y: run.values.isotropic, mode: "lines", line: { color: colour(r), width: 1.2, dash: "dot" }, opacity: 0.8, text: x.map(() => `${plain(run.name)}, structureless features`), customdata, hovertemplate: hover });
     }
-    const positive = traces.flatMap((t) => t.y).every((v) => v === null || v > 0) ;
-    const y = more.log && positive ? axis("", { type: "log", exponentformat: "power", dtick: 1 }) : axis("", { rangemode: "tozero", ...more.y });
+    const known = traces.flatMap((t) => t.y).filter((v) => v !== null);
+    const low = Math.min(...known), high = Math.max(...known);
+    const y = more.log && low > 0 ? axis("", { type: "log", exponentformat: "power", dtick: high > 30 * low ? 1 : "D2" }) : axis("", { rangemode: "tozero", ...more.y });
     const shapes = [{ type: "line", x0: onAxis(state.step), x1: onAxis(state.step), y0: 0, y1: 1, yref: "paper", line: { color: look().soft, width: 1 } }];
     return [traces, layout(stepAxis(), y, { shapes, height: more.height ?? 250 })];
   };
@@ -186,10 +187,10 @@
       traces.push({ x, y: middle, error_y, text, mode: "lines+markers", line: { color: colour(r), dash: dash(r), width: 2 }, marker: { color: colour(r), size: 7 }, hovertemplate: "%{text}: %{y:.4f}<extra></extra>" });
       if (run.balanced) traces.push({ x, y: run.balanced, text, mode: "lines", line: { color: colour(r), dash: "dash", width: 1.2 }, hovertemplate: "%{text}, balanced: %{y:.4f}<extra></extra>" });
     }
-    const shapes = (runs[base].isotropic ?? []).map((v, k) => ({ type: "line", x0: k - 0.25, x1: k + 0.25, y0: v, y1: v, line: { color: look().soft, width: 2 } }));
+    const shapes = (runs[base].isotropic ?? []).map((v, k) => ({ type: "line", x0: k - 0.12, x1: k + 0.12, y0: v, y1: v, line: { color: look().soft, width: 2 } }));
     const every = Math.ceil(names.length / (innerWidth < 640 ? 12 : 40));
     const kept = x.filter((k) => k % every === 0);
-    const ticks = axis("", { tickvals: kept, ticktext: kept.map((k) => plain(names[k] || "(the model)", 22)), range: [-0.4, names.length - 0.6], tickangle: names.length > 6 ? -60 : 0 });
+    const ticks = axis("layer, by what it sees", { tickvals: kept, ticktext: kept.map((k) => plain(names[k] || "(the model)", 22)), range: [-0.4, names.length - 0.6], tickangle: names.length > 6 ? -60 : 0 });
     return [traces, layout(ticks, axis("", { range: [-0.03, 1.03] }), { shapes, height: 330 })];
   };
 

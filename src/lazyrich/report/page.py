@@ -44,9 +44,7 @@ def page(found: Found, generated: str | None = None) -> str:
         "tiles": _tiles(found.runs[0]) if len(found.runs) == 1 else "",
         "notes": _notes(found),
         "table_title": "All numbers" if few else "Runs side by side",
-        "table_how": "Where training stands at its end: " * _any_series(found)
-        + "± is the standard error of a value without sampling bias, or the standard deviation over seeds; - is what was not measured."
-        + ("" if few else " A heading sorts by its column."),
+        "table_how": _table_how(found, few),
         "table": _table(found, few),
         "outcome": "" if found.table is None else _outcome(found.table),
         "facts": _facts(found, generated),
@@ -140,16 +138,22 @@ def _cell(run: Run, name: str) -> str:
     value, spread = _last(run, name)
     if value is None:
         return ""
-    if spread is None:
+    if not spread:  # not known, or none, as of a number of samples
         return formatted(name, value)
     if name in ACCURACIES:
         return f"{100 * value:.1f} ± {100 * spread:.1f} %"
     return f"{formatted(name, value)} ± {spread:.2g}"
 
 
+def _table_how(found: Found, few: bool) -> str:
+    when = "At the end of training. " if _any_series(found) else ""
+    spread = "± is the standard error of a value without sampling bias, or the standard deviation over seeds; - was not measured."
+    return when + spread + ("" if few else " A heading sorts by its column.")
+
+
 def _table(found: Found, few: bool) -> str:
     """Runs as columns where they are few, else as rows whose headings sort."""
-    names = [n for n in ordered({n for run in found.runs for s in run.seeds for n in s.measures})]
+    names = ordered({n for run in found.runs for s in run.seeds for n in s.measures})
     columns: list[tuple[str, list[str]]] = []
     if any(len(run.seeds) > 1 for run in found.runs):
         columns.append(("seeds", [str(len(run.seeds)) for run in found.runs]))
