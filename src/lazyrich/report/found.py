@@ -19,8 +19,8 @@ from ..series import Evaluation, Series, SeriesFolder
 
 DEPTH = 4
 LOOKED_FOR = (
-    f"results that `lazyrich measure --out` or Richness.save wrote (JSON) and series (evaluations.jsonl), there and up to {DEPTH} "
-    "folders below, and for an experiment's results.csv"
+    "results that `lazyrich measure --out` or Richness.save wrote (JSON) and series (evaluations.jsonl), there and up to "
+    f"{DEPTH} folders below, and for an experiment's results.csv"
 )
 
 
@@ -158,7 +158,8 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _rows(path: Path) -> list[tuple[str, int, int, str, float]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [(r["condition"], int(r["seed"]), int(r["step"]), r["measure"], float(r["value"])) for r in csv.DictReader(file)]
+            rows = csv.DictReader(file)
+            return [(r["condition"], int(r["seed"]), int(r["step"]), r["measure"], float(r["value"])) for r in rows]
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"{path} is damaged ({error!r}): the columns are condition, seed, step, measure, value") from error
 

@@ -39,8 +39,8 @@
   const dash = (r) => DASHES[Math.floor(slot(r) / data.colours.length) % DASHES.length];
   const veil = (hex) => `rgba(${[1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16)).join()},0.18)`;
   const short = (name, most = 40) => (name.length <= most ? name : `${name.slice(0, most / 2)}…${name.slice(1 - most / 2)}`);
-  /** Text for plotly, which reads tags and entities in what it is given. */
-  const plain = (name, most) => short(name, most).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  /** Text for plotly, which reads tags, entities and formulas in what it is given. */
+  const plain = (name, most) => short(name, most).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/\$/g, "&#36;");
 
   const axis = (title, more) => ({
     title: { text: title, font: { size: 12 }, standoff: 8 }, gridcolor: look().line, linecolor: look().line, zeroline: false,
@@ -118,7 +118,7 @@
     }
     const known = traces.flatMap((t) => t.y).filter((v) => v !== null);
     const low = Math.min(...known), high = Math.max(...known);
-    const y = more.log && low > 0 ? axis("", { type: "log", exponentformat: "power", dtick: high > 30 * low ? 1 : "D2" }) : axis("", { rangemode: "tozero", ...more.y });
+    const y = more.log && low > 0 ? axis("", { type: "log", exponentformat: "power", dtick: high > 30 * low ? 1 : high > 5 * low ? "D2" : "D1" }) : axis("", { rangemode: "tozero", ...more.y });
     const shapes = [{ type: "line", x0: onAxis(state.step), x1: onAxis(state.step), y0: 0, y1: 1, yref: "paper", line: { color: look().soft, width: 1 } }];
     return [traces, layout(stepAxis(), y, { shapes, height: more.height ?? 250 })];
   };

@@ -89,11 +89,11 @@ def _named(name: str) -> str:
 
 
 def _lead(found: Found) -> str:
-    meaning = "D_LR tells how rich features are: 0 when they hold the learned functions, evenly, and nothing else; larger is lazier."
+    meaning = (
+        "D_LR tells how rich features are: 0 if they hold the learned functions, evenly, and nothing else; larger is lazier."
+    )
     if len(found.runs) == 1:
-        run = found.runs[0]
-        what = _described(run)
-        return f"{meaning} {what}"
+        return f"{meaning} {_described(found.runs[0])}"
     ends = {run.name: value for run in found.runs if (value := _last(run, "low_rank")[0]) is not None}
     if not ends:
         return f"{meaning} None of the {len(found.runs)} runs could be measured."
@@ -180,7 +180,7 @@ def _notes(found: Found) -> str:
     about: dict[str, list[str]] = {}
     for run in found.runs:
         for note, where in _notes_of(run):
-            about.setdefault(note, []).append(_named(run.name) * (len(found.runs) > 1) + where)
+            about.setdefault(note, []).append(" ".join(filter(None, (_named(run.name) * (len(found.runs) > 1), where))))
     rows = []
     for note, places in about.items():
         shown = "; ".join(p for p in places[:6] if p) + (f" and {len(places) - 6} more" if len(places) > 6 else "")
@@ -198,7 +198,7 @@ def _notes_of(run: Run) -> list[tuple[str, str]]:
         for note, stretch in stretches:
             if note:
                 steps = [e.step for e in stretch]
-                where = f" step {steps[0]:,}" if len(steps) == 1 else f" steps {steps[0]:,} to {steps[-1]:,}"
+                where = f"step {steps[0]:,}" if len(steps) == 1 else f"steps {steps[0]:,} to {steps[-1]:,}"
                 notes.append((note, f"{where}, seed {number}" if len(run.seeds) > 1 else where))
     return notes
 
