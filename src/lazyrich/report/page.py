@@ -69,7 +69,7 @@ def as_json(values: Any) -> str:
 
 
 def _packaged(name: str) -> str:
-    return (files(__package__) / name).read_text(encoding="utf-8")
+    return (files("lazyrich.report") / name).read_text(encoding="utf-8")
 
 
 def _hash(script: str) -> str:
