@@ -305,7 +305,7 @@
     const values = shown().slice(0, 3).map((r) => `D_LR ${number(value(r, "low_rank", place(r)))}${shown().length > 1 ? ` in ${short(runs[r].name, 30)}` : ""}`);
     $("step").setAttribute("aria-valuetext", `${text}, ${values.join(", ")}`);
     $("step-text").textContent = state.step.toLocaleString("en") + (shown().length === 1 ? `: ${number(value(shown()[0], "low_rank", place(shown()[0])))}` : "");
-    document.querySelector(".part .at").textContent = trained ? `at ${text}` : "";
+    document.querySelector(".part .at").textContent = trained ? `at ${text}${shown().length === 1 ? "; dotted: at the first evaluation" : ""}` : "";
     redraw();
   };
   const choose = () => {

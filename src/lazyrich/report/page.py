@@ -110,7 +110,7 @@ def _described(run: Run) -> str:
         return f"Measured on {r.num_samples:,} samples with {r.num_features:,} features and {r.num_outputs:,} outputs{head}."
     steps = sorted({int(step) for series in run.seeds for step in series.steps})
     seeds = f" of each of {len(run.seeds)} seeds" if len(run.seeds) > 1 else ""
-    return f"{max(map(len, run.seeds)):,} evaluations{seeds}, from step {steps[0]:,} to {steps[-1]:,}."
+    return f"{max(map(len, run.seeds)):,} evaluations{seeds}, from step {steps[0]:,} to {steps[-1]:,}. At the end:"
 
 
 def _last(run: Run, name: str) -> tuple[float | None, float | None]:
