@@ -133,8 +133,11 @@ def test_a_monitored_run(tmp_path):
     with Monitor(model, data, every=schedules.every(2), preset="standard", out=tmp_path / "run") as monitor:
         for _ in range(4):
             monitor.step(loss=0.5)
-    (run,) = Page(write_report(tmp_path / "run")).data("overview")["runs"]
+    page = Page(write_report(tmp_path / "run"))
+    (run,) = page.data("overview")["runs"]
     assert (run["name"], run["steps"], run["seeds"]) == ("run", [0, 2, 4], 1)
+    assert "3 evaluations, from step 0 to 4. At the end:" in page.text
+    assert not page.data("overview")["thinned"]
     np.testing.assert_allclose(run["values"]["low_rank"], monitor.series["low_rank"], rtol=1e-4)
     assert run["values"]["loss"] == [None, 0.5, 0.5]
 
@@ -205,14 +208,15 @@ def test_runs_side_by_side_and_notes(tmp_path):
 
 def test_thinned(tmp_path, monkeypatch):
     monkeypatch.setattr("lazyrich.report.payload.EVALUATIONS", 1)
-    monkeypatch.setattr("lazyrich.report.payload.CURVE_SETS", 20)
+    monkeypatch.setattr("lazyrich.report.payload.CURVE_SETS", 10)
     series(tmp_path / "long", range(120), features=3000)
     page = Page(write_report(tmp_path / "long"))
     (run,), curves = page.data("overview")["runs"], page.data("curves-0")
-    assert (len(run["steps"]), run["steps"][0], run["steps"][-1]) == (50, 0, 119)
+    assert (len(run["steps"]), run["steps"][0], run["steps"][-1]) == (20, 0, 119)
     np.testing.assert_allclose(run["values"]["low_rank"], 1 / (1 + np.array(run["steps"])), rtol=1e-4)
-    assert (len(curves["at"]), curves["at"][0], curves["at"][-1]) == (20, 0, 49)
+    assert (len(curves["at"]), curves["at"][0], curves["at"][-1]) == (10, 0, 19)
     assert (len(curves["k"]) <= 60, curves["k"][0], curves["k"][-1]) == (True, 1, 3000)
+    assert page.data("overview")["thinned"]
     np.testing.assert_allclose(curves["utilization"][7], np.array(curves["k"]) / 3000, rtol=6e-3)
 
 

@@ -244,6 +244,7 @@
     [!data.collapse.length, "There are no collapse measures: they need class labels, and of a Monitor preset=\"standard\"."],
     [!panels.has("layers"), "There is no profile over layers: measure with layers=\"all\"."],
     [!data.accuracies.length && trained, "Accuracies were not given."],
+    [data.thinned, "Not every evaluation is drawn with its curves, but some spread evenly over each run."],
   ].filter(([is]) => is).map(([, text]) => text);
   $("absent").textContent = absent.join(" ");
   $("absent").hidden = absent.length === 0;

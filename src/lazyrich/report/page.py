@@ -109,8 +109,9 @@ def _described(run: Run) -> str:
         head = f" at head {_named(r.head)}" if r.head else ""
         return f"Measured on {r.num_samples:,} samples with {r.num_features:,} features and {r.num_outputs:,} outputs{head}."
     steps = sorted({int(step) for series in run.seeds for step in series.steps})
+    end = "At the end:" if _last(run, "low_rank")[0] is not None else "At the end nothing could be measured."
     seeds = f" of each of {len(run.seeds)} seeds" if len(run.seeds) > 1 else ""
-    return f"{max(map(len, run.seeds)):,} evaluations{seeds}, from step {steps[0]:,} to {steps[-1]:,}. At the end:"
+    return f"{max(map(len, run.seeds)):,} evaluations{seeds}, from step {steps[0]:,} to {steps[-1]:,}. {end}"
 
 
 def _last(run: Run, name: str) -> tuple[float | None, float | None]:

@@ -21,13 +21,15 @@ def overview(found: Found) -> dict[str, Any]:
     """All but the curves: labels, and for every run its steps and values.
 
     ``values`` and ``sd`` hold a list for each measure, null where it could not be taken; ``sd`` is there for several seeds.
+    ``thinned`` says whether not every evaluation is drawn with its curves.
     """
     names = {name for run in found.runs for series in run.seeds for name in series.measures}
     return {
         "labels": {name: label(name) for name in ordered(names)},
         "collapse": [name for name in COLLAPSE if name in names],
         "accuracies": [name for name in ACCURACIES if name in names],
-        "runs": [_numbers(run, max(50, EVALUATIONS // len(found.runs))) for run in found.runs],
+        "runs": [_numbers(run, len(found.runs)) for run in found.runs],
+        "thinned": any(len(shared_steps(list(run.seeds))) > _with_curves(run, len(found.runs)) for run in found.runs),
     }
 
 
@@ -37,10 +39,9 @@ def curves(run: Run, runs: int) -> dict[str, Any]:
     Cumulative contributions stand for the contributions; ``k`` counts features from 1. Of several seeds it is the mean over
     those that were looked at, with the standard deviation.
     """
-    steps = _steps(run, max(50, EVALUATIONS // runs))
+    steps = _steps(run, runs)
     held: dict[int, list[dict[str, np.ndarray]]] = {}
-    most = max(2, CURVE_SETS // runs // (2 if len(run.seeds) > 1 else 1))
-    for place in _spread(len(steps), most):
+    for place in _spread(len(steps), _with_curves(run, runs)):
         given = [c for series in run.seeds if (c := _curves_at(series, int(steps[place])))]
         if given:
             held[place] = given
@@ -56,8 +57,8 @@ def curves(run: Run, runs: int) -> dict[str, Any]:
     return found
 
 
-def _numbers(run: Run, most: int) -> dict[str, Any]:
-    steps = _steps(run, most)
+def _numbers(run: Run, runs: int) -> dict[str, Any]:
+    steps = _steps(run, runs)
     names = {name for series in run.seeds for name in series.measures}
     values, sd = {}, {}
     for name in names:
@@ -84,9 +85,15 @@ def _numbers(run: Run, most: int) -> dict[str, Any]:
     }
 
 
-def _steps(run: Run, most: int) -> np.ndarray:
+def _steps(run: Run, runs: int) -> np.ndarray:
+    """The steps that are drawn, of a run among so many."""
     steps = shared_steps(list(run.seeds))
-    return steps[_spread(len(steps), most)]
+    return steps[_spread(len(steps), max(20, EVALUATIONS // runs))]
+
+
+def _with_curves(run: Run, runs: int) -> int:
+    """How many evaluations of a run among so many may have curves; a band takes as much as a curve."""
+    return max(2, CURVE_SETS // runs // (2 if len(run.seeds) > 1 else 1))
 
 
 def _spread(count: int, most: int) -> list[int]:
