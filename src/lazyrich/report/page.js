@@ -146,7 +146,9 @@
       const rank = value(r, "output_rank", held.at[at]);
       if (rank && name !== "contributions" && shapes.every((s) => s.x0 !== rank)) shapes.push({ type: "line", x0: rank, x1: rank, y0: 0, y1: 1, yref: "paper", line: { color: look().soft, width: 1, dash: "dash" } });
     }
-    return [traces, layout(featureAxis(widest), axis("", y), { shapes })];
+    const low = Math.min(1, ...traces.flatMap((t) => t.y).filter((v) => v > 0));
+    const ticks = y.type === "log" ? { dtick: low > 0.01 ? "D2" : low > 1e-4 ? 1 : 2 } : {};
+    return [traces, layout(featureAxis(widest), axis("", { ...y, ...ticks }), { shapes })];
   };
 
   // ---- what stands beside each other at one moment
@@ -190,7 +192,7 @@
     const shapes = (runs[base].isotropic ?? []).map((v, k) => ({ type: "line", x0: k - 0.12, x1: k + 0.12, y0: v, y1: v, line: { color: look().soft, width: 2 } }));
     const every = Math.ceil(names.length / (innerWidth < 640 ? 12 : 40));
     const kept = x.filter((k) => k % every === 0);
-    const ticks = axis("layer, by what it sees", { tickvals: kept, ticktext: kept.map((k) => plain(names[k] || "(the model)", 22)), range: [-0.4, names.length - 0.6], tickangle: names.length > 6 ? -60 : 0 });
+    const ticks = axis("layer, by what it sees", { tickvals: kept, ticktext: kept.map((k) => plain(names[k] || "(the model)", 22)), range: [-0.4, names.length - 0.6], tickangle: names.length > 6 ? -60 : "auto" });
     return [traces, layout(ticks, axis("", { range: [-0.03, 1.03] }), { shapes, height: 330 })];
   };
 
@@ -226,7 +228,7 @@
   panel("time", moves("low_rank"), overSteps("low_rank", { reference: true, y: { range: [-0.02, 1.02] }, height: 330 }));
   panel("train_accuracy", moves("train_accuracy"), overSteps("train_accuracy", { y: { range: [-0.02, 1.03], tickformat: ".0%" } }));
   panel("test_accuracy", moves("test_accuracy"), overSteps("test_accuracy", { y: { range: [-0.02, 1.03], tickformat: ".0%" } }));
-  panel("relative_eigenvalues", has("relative_eigenvalues"), curvePanel("relative_eigenvalues", { type: "log", exponentformat: "power", dtick: 2 }));
+  panel("relative_eigenvalues", has("relative_eigenvalues"), curvePanel("relative_eigenvalues", { type: "log", exponentformat: "power" }));
   for (const name of ["utilization", "quality", "contributions"]) panel(name, has(name), curvePanel(name, unit));
   panel("layers", runs.some((run) => run.layers.length > 1), layers);
   const collapsing = data.collapse.some(moves);
