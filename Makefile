@@ -24,6 +24,7 @@ benchmark: .venv/ready  ## the tables of the documentation, about half an hour
 	$(BIN)/python benchmarks/references.py
 	$(BIN)/python benchmarks/measures.py
 	$(BIN)/python benchmarks/rank_cut.py
+	$(BIN)/python benchmarks/report.py
 
 .venv/ready: requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv

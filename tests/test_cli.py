@@ -260,6 +260,7 @@ class TestMissingExtras:
         [
             ("tyro", "from lazyrich.cli import main; raise SystemExit(main(['demo']))", "cli"),
             ("matplotlib", "import lazyrich.plot as p; p.plot_richness({'a': None})", "plot"),
+            ("plotly", "from lazyrich.report import Found, write_report; write_report(Found('a', ()))", "report"),
             (
                 "lightning",
                 "from lazyrich.cli import main; raise SystemExit(main(['run', 'grokking']))",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -23,7 +25,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except BaseException as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder is none, there is nothing to take away
+            partial.unlink()
         if isinstance(error, OSError) or "write" in str(error):  # torch.save wraps what the disk says in a RuntimeError
             raise OSError(getattr(error, "errno", None), f"cannot write {path}: {_reason(error)}") from error
         raise
@@ -32,6 +35,11 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """The same for text."""
     write_whole(path, lambda file: file.write(text.encode()))
+
+
+def folder_name(name: str) -> str:
+    """A name as that of a folder: small letters, digits and points, all else a dash."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
 def _reason(error: BaseException) -> str:

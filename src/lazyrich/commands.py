@@ -7,6 +7,7 @@ import difflib
 import importlib
 import sys
 import warnings
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from .experiments import EXPERIMENTS, Machine, run_experiment
 from .experiments.experiment import Preset
 from .layers import Pooling
 from .measure import measure as measure_model
+from .report import write_report
 from .richness import Richness
 
 
@@ -134,6 +136,20 @@ def run(
         progress=progress,
     )
     print(f"{text}\n\nTable, numbers and figures: {folder}")
+
+
+def report(
+    source: Annotated[
+        Positional[Path],
+        arg(
+            help="What `measure --out`, a Monitor or `run` wrote: a result, a series, an experiment, or a folder of several.",
+            metavar="DIR",
+        ),
+    ],
+    out: Annotated[Path | None, arg(help="The page; by default DIR/report.html.", metavar="FILE")] = None,
+) -> None:
+    """Writes one page that needs no network: the numbers, the curves over time, all runs side by side."""
+    print(f"Report: {write_report(source, out, generated=datetime.now().astimezone())}")
 
 
 def _built(where: str, argument: str) -> Any:

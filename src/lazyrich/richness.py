@@ -219,6 +219,13 @@ class Richness:
 
         return plot_layers({f"head {self.head}": self}, path)
 
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Writes one HTML page that needs no network: the numbers, the curves, the layers. Needs ``lazyrich[report]``."""
+        from .report import Found, measured, write_report
+
+        name = f"head {self.head}"
+        write_report(Found(name, (measured(name, self),)), path)
+
 
 _NUMBERS = {
     "low_rank": float, "low_rank_corrected": float, "low_rank_stderr": float, "isotropic": float, "balanced": float,

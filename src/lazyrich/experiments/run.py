@@ -7,7 +7,6 @@ import io
 import json
 import os
 import platform
-import re
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .._extras import needs
-from .._files import write_text
+from .._files import folder_name, write_text
 from ..errors import DataError
 from ..progress import progress_bar
 from ..tables import aligned
@@ -120,8 +119,7 @@ def _all_runs(fabric: Any, name: str, setups: dict[str, Setup], seeds: int, out:
 
 
 def _folder(out: Path, condition: str, seed: int) -> RunFolder:
-    name = re.sub(r"[^a-z0-9.]+", "-", condition.lower()).strip("-")
-    return RunFolder(out / "runs" / name / f"seed-{seed}", f"{condition}, seed {seed}")
+    return RunFolder(out / "runs" / folder_name(condition) / f"seed-{seed}", f"{condition}, seed {seed}")
 
 
 def _report(experiment: Experiment, preset: Preset, results: Results, seeds: int) -> str:
