@@ -99,7 +99,7 @@ def test_few_samples(implementation: Implementation, p: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_invariances(implementation: Implementation, seed: int) -> None:
-    """Scale, shift and rotation of the features, an invertible map of the outputs and the order change nothing: as for two blocks."""
+    """Scale, shift, rotation and order of features, an invertible map of the outputs change nothing: as for two blocks."""
     x = spectrum(64, torch.tensor([1.0, 1.0, 0.5, 0.5, 0.5]))
     x, expected = x @ rotation(5).T, 1 - math.sqrt(2 / (2 + 3 * 0.25**2))
     outputs = x[:, :2] @ (rotation(2, seed) + 0.3 * torch.ones(2, 2))
