@@ -16,8 +16,8 @@ CASES = {
     "padded": (203, {"loader": {"batch_size": 1}}),
     "shuffled and padded": (203, {"loader": {"batch_size": 16, "shuffle": True}}),
     "more rows than are kept": (3001, {"loader": {"batch_size": 64}}),
-    "ddp": (200, {"wrap": "ddp"}),
-    "fsdp": (203, {"wrap": "fsdp"}),
+    "ddp": (200, {"wrap": "ddp", "check": True}),
+    "fsdp": (203, {"wrap": "fsdp", "check": True}),
     "nc4 and balanced": (203, {"nc4": True, "class_balanced": True}),
     "layers and start": (203, {"layers": "all", "start": True}),
     "num_samples": (203, {"num_samples": 101, "loader": {"batch_size": 10}}),
@@ -92,6 +92,14 @@ class TestTrouble:
 
     def test_no_data_at_all(self, trouble):
         assert all("data gave no samples" in result["no data"] for result in trouble)
+
+    def test_a_model_that_is_not_deterministic_on_one(self, trouble):
+        named = (
+            "NondeterminismError: the model is not deterministic: the same batch gave other features the second time; the first"
+        )
+        assert trouble[1]["noise"].startswith(named)
+        assert "1 (Noise)" in trouble[1]["noise"]
+        assert trouble[0]["noise"].startswith(f"DataError: process 1 of 2 failed: {named}")
 
     def test_one_process_alone(self, trouble):
         assert [result["alone"] for result in trouble] == [32, 40]

@@ -144,6 +144,13 @@ def troubles(rank):
     def another_width():
         return nn.Sequential(nn.Linear(6, 20 + rank), nn.Tanh(), nn.Linear(20 + rank, 3)).double()
 
+    class Noise(nn.Module):
+        def forward(self, given):
+            return given + rank * torch.randn_like(given)
+
+    noisy = nn.Sequential(nn.Linear(6, 20), Noise(), nn.Linear(20, 3)).double()
+
+    found["noise"] = caught(lambda: lazyrich.measure(noisy, list((x + rank).split(8)), check=True))
     found["uneven"] = caught(lambda: lazyrich.measure(model, uneven()))
     found["fails late"] = caught(lambda: lazyrich.measure(model, fails_late()))
     found["nan"] = caught(lambda: lazyrich.measure(model, poisoned()))

@@ -19,6 +19,7 @@ from .errors import (
     DegenerateError,
     HeadError,
     MissingExtraError,
+    NondeterminismError,
     NonFiniteError,
     RankWarning,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "Monitor",
     "NeuralCollapse",
     "NonFiniteError",
+    "NondeterminismError",
     "ParameterNorm",
     "ParticipationRatio",
     "PowerLaw",

@@ -211,10 +211,10 @@ def first_dimension(value: Any) -> int:
 
 
 def _cut(batch: Batch, size: int, keep: int) -> Batch:
-    return _rows(batch, size, slice(keep))
+    return rows_of(batch, size, slice(keep))
 
 
-def _rows(batch: Batch, size: int, rows: slice) -> Batch:
+def rows_of(batch: Batch, size: int, rows: slice) -> Batch:
     """Some of the ``size`` samples of a batch."""
 
     def cut(value: Any) -> Any:
@@ -247,23 +247,24 @@ def frozen(data: Any, num_samples: int, share: tuple[int, int] = (0, 1)) -> list
         size = first_dimension(batch.inputs)
         whole = size if batch.counted is None else batch.counted
         rows = slice(rank, whole // processes * processes, processes) if shared else slice(whole)
-        batch = _rows(batch, size, rows)
+        batch = rows_of(batch, size, rows)
         if first_dimension(batch.inputs):
-            inputs = _copied(batch.inputs)
+            inputs = copied(batch.inputs)
             # a mapping carries its targets, all else is a pair
-            kept.append(inputs if isinstance(inputs, Mapping) else (inputs, _copied(batch.targets)))
+            kept.append(inputs if isinstance(inputs, Mapping) else (inputs, copied(batch.targets)))
     if not kept:
         raise DataError("data gave no samples to keep as a probe set; pass a DataLoader, a list of batches or tensors")
     return kept
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
+    """Nested values whose tensors nobody else holds."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: copied(item) for key, item in value.items()}
     if type(value) in (tuple, list):
-        return type(value)(_copied(item) for item in value)
+        return type(value)(copied(item) for item in value)
     return value
 
 

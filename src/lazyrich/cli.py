@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from ._extras import needs
+from ._text import plain
 from .errors import CheckpointError, DataError, HeadError, MissingExtraError
 
 
@@ -21,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
             args=argv,
         )
     except (DataError, HeadError, CheckpointError, MissingExtraError, TypeError, ValueError, OSError) as error:
-        print(f"lazyrich: {error}", file=sys.stderr)
+        print(f"lazyrich: {plain(str(error), keep=chr(10) + chr(9))}", file=sys.stderr)
         return 1
     return 0
 

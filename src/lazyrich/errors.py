@@ -17,6 +17,10 @@ class DegenerateError(DataError):
     """Features or outputs are constant over the samples, so an alignment with them is undefined."""
 
 
+class NondeterminismError(ValueError):
+    """The data or the model give something else the second time; the message names which, and the module."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint is missing, unsafe to load, or does not fit the model."""
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .batches import is_one_shot, loader_shuffles
 from .capture import Tap, unwrapped
+from .determinism import check_data, check_model
 from .errors import DataError, RankWarning
 from .functional.neural_collapse import class_means, nearest_mean_disagrees
 from .gram import Gram
@@ -36,6 +37,7 @@ def measure(
     sample_weights: Tensor | None = None,
     class_balanced: bool = False,
     nc4: bool = False,
+    check: bool = False,
     distributed: bool = True,
     device: torch.device | str | None = None,
     progress: bool = False,
@@ -61,6 +63,7 @@ def measure(
         sample_weights: (n,) not negative, in the order of the data (of this process).
         class_balanced: weigh samples so that every class counts the same; takes a first pass over the labels.
         nc4: also compute NC4, which takes a second pass.
+        check: first look a second time at one batch, to find out whether data and model give the same again; see the guide.
         distributed: in an initialised process group, measure the data of all processes together; every one returns the same.
             What a DistributedSampler repeats to fill up is not counted twice.
         device: where to run; by default where the model is.
@@ -75,6 +78,7 @@ def measure(
         DataError: empty or used-up data, fewer than two samples, shapes that do not match, labels out of range; and, where
             several processes measure together, an error on one of them or data that end at different times.
         NonFiniteError: NaN or infinity in features or outputs; names the batch.
+        NondeterminismError: with ``check``, the data or the model give something else the second time; names which.
         DegenerateError: constant features or outputs.
 
     Example:
@@ -87,11 +91,15 @@ def measure(
         >>> abs(r.low_rank_corrected - (1 - (4 / 64) ** 0.5)) < 3 * r.low_rank_stderr
         True
     """
-    _check(model, data, sample_weights, start, class_balanced, nc4)
+    _check(model, data, sample_weights, start, class_balanced=class_balanced, nc4=nc4, check=check)
     processes = Processes(distributed)
     model = unwrapped(model)
     with processes.all_or_none(), undisturbed(model, data, device) as place:
         tap = Tap(model, head)
+        if check:
+            with undisturbed(model, data, None):  # the pass then sees what it would have seen without
+                check_data(data, num_samples)
+                check_model(tap, data, place, num_samples, processes)
         per_class = class_weights(data, sample_weights, num_samples, processes) if class_balanced else None
         run = Pass(tap, data, place, num_samples, sample_weights, per_class, processes, progress)
         taps = None if layers is None else LayerTaps(model, layers, pooling)
@@ -133,22 +141,18 @@ def collect(
 
 
 def _check(
-    model: nn.Module,
-    data: Any,
-    sample_weights: Tensor | None = None,
-    start: nn.Module | None = None,
-    class_balanced: bool = False,
-    nc4: bool = False,
+    model: nn.Module, data: Any, sample_weights: Tensor | None = None, start: nn.Module | None = None, **twice: bool
 ) -> None:
+    """Raises where the arguments do not fit together; ``twice`` are the options that take a second pass, by name."""
     for name, given in (("model", model), ("start", start if start is not None else model)):
         if not isinstance(given, nn.Module):
             raise TypeError(f"{name} must be a torch.nn.Module, got {type(given).__name__}")
     if start is model:
         raise ValueError("start is the model itself: keep a copy.deepcopy(model) before training")
-    for name, wanted in (("nc4=True", nc4), ("class_balanced=True", class_balanced)):
+    for name, wanted in twice.items():
         if wanted and is_one_shot(data):
             raise DataError(
-                f"{name} takes a second pass, and data is an iterator that can be used once: pass a DataLoader or a list"
+                f"{name}=True takes a second pass, and data is an iterator that can be used once: pass a DataLoader or a list"
             )
     if sample_weights is not None and not isinstance(sample_weights, Tensor):
         raise TypeError(f"sample_weights must be a tensor, got {type(sample_weights).__name__}; use torch.as_tensor")

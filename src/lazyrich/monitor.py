@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from ._text import plain
 from .batches import first_dimension, frozen
 from .capture import unwrapped
 from .errors import DataError, DegenerateError, NonFiniteError, RankWarning
@@ -159,7 +160,7 @@ class Monitor:
             return "nothing measured yet"
         last = self.evaluations[-1]
         if "low_rank" not in last.values:
-            return f"step {last.step:,}: {last.note}"
+            return f"step {last.step:,}: {plain(last.note or '')}"
         error = ""
         if "low_rank_stderr" in last.values:
             error = f" (corrected {last.values['low_rank_corrected']:.4f} ± {last.values['low_rank_stderr']:.4f})"

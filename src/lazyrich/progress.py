@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ._extras import needs
+from ._text import plain
 
 
 class Bar(Protocol):
@@ -44,10 +45,10 @@ class _Shown:
         self.bar.update(n)
 
     def text(self, text: str) -> None:
-        self.bar.set_description(text)
+        self.bar.set_description(plain(text))
 
     def note(self, text: str) -> None:
-        self.bar.set_postfix_str(text)
+        self.bar.set_postfix_str(plain(text))
 
 
 @contextmanager
@@ -57,5 +58,5 @@ def progress_bar(show: bool, *, total: int | None, text: str, unit: str) -> Iter
         yield _Silent()
         return
     tqdm = needs("tqdm", "cli")
-    with tqdm.tqdm(total=total, desc=text, unit=unit, leave=False, dynamic_ncols=True) as bar:
+    with tqdm.tqdm(total=total, desc=plain(text), unit=unit, leave=False, dynamic_ncols=True) as bar:
         yield _Shown(bar)

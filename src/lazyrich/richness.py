@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._files import write_text
+from ._stored import number, read_json, typed
 from .errors import DataError
 from .functional import FeatureSpectrum, NeuralCollapse
 
@@ -160,20 +161,24 @@ class Richness:
         try:
             for name in _NUMBERS:
                 if given[name] is not None or not name.endswith(("_corrected", "_stderr")):
-                    given[name] = _number(name, given[name])
+                    given[name] = _NUMBERS[name](number(name, given[name]))
             if given["low_rank_interval"] is not None:
                 low, high = given["low_rank_interval"]
                 given["low_rank_interval"] = (float(low), float(high))
             given["low_rank_band"] = {float(rtol): float(value) for rtol, value in given["low_rank_band"].items()}
             given["output_singular_values"] = tuple(map(float, given["output_singular_values"]))
             given["notes"] = tuple(map(str, given["notes"]))
+            given["head"] = str(given["head"])
+            singular = given["output_singular_values"]
+            if not singular or not singular[min(max(given["output_rank"], 1), len(singular)) - 1] > 0:
+                raise ValueError("output_singular_values must be above zero up to output_rank")
             given["spectrum"] = FeatureSpectrum.from_dict(given["spectrum"])
             if given["neural_collapse"] is not None:
-                given["neural_collapse"] = NeuralCollapse(**given["neural_collapse"])
+                given["neural_collapse"] = typed(NeuralCollapse, given["neural_collapse"])
             if given["comparison"] is not None:
-                given["comparison"] = Comparison(**given["comparison"])
-            given["layers"] = {str(name): LayerRichness(**layer) for name, layer in given["layers"].items()}
-        except (TypeError, ValueError, AttributeError) as error:
+                given["comparison"] = typed(Comparison, given["comparison"])
+            given["layers"] = {str(name): typed(LayerRichness, layer) for name, layer in given["layers"].items()}
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             raise DataError(f"not a whole lazyrich result: {error}") from error
         return cls(**given)
 
@@ -242,12 +247,6 @@ _COMPARISON = {
 }  # fmt: skip
 
 
-def _number(name: str, value: Any) -> float | int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise DataError(f"{name} must be a number, got {value!r}")
-    return _NUMBERS[name](value)
-
-
 def load(path: str | os.PathLike[str]) -> Richness:
     """Reads a result that :meth:`Richness.save` wrote.
 
@@ -255,10 +254,7 @@ def load(path: str | os.PathLike[str]) -> Richness:
         FileNotFoundError: no such file.
         DataError: not such a file, or of a newer version.
     """
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+    values = read_json(Path(path))
     try:
         return Richness.from_dict(values)
     except DataError as error:

@@ -156,7 +156,10 @@ class SeriesFolder:
         try:
             row = json.loads(line)
             values = {str(name): float(value) for name, value in row["values"].items()}
-            return Evaluation(int(row["step"]), values, note=None if row.get("note") is None else str(row["note"]))
+            step = int(row["step"])
+            if not 0 <= step < 2**63:
+                raise ValueError(f"step {step} is no number of steps")
+            return Evaluation(step, values, note=None if row.get("note") is None else str(row["note"]))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise DataError(f"{self._lines_path} is damaged ({error}): delete {self.path} to begin anew") from error
 

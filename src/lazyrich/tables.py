@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._text import plain
+
 if TYPE_CHECKING:
     from .richness import LayerRichness, Richness
 
@@ -21,7 +23,7 @@ def table(results: dict[str, Richness]) -> str:
     lines.insert(1 if any(results) else 0, "─" * max(map(len, lines)))
     notes = {note: [name for name, r in results.items() if note in r.notes] for r in results.values() for note in r.notes}
     for note, names in notes.items():
-        lines.append(f"! {', '.join(filter(None, names))}{': ' if any(names) else ''}{note}")
+        lines.append(plain(f"! {', '.join(filter(None, names))}{': ' if any(names) else ''}{note}"))
     return "\n".join(lines)
 
 
@@ -42,7 +44,8 @@ def layer_table(layers: dict[str, LayerRichness]) -> str:
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
-    """Rows of cells as lines, every column as wide as its widest cell."""
+    """Rows of cells as lines, every column as wide as its widest cell; what does not print is written out."""
+    rows = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

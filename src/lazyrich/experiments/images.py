@@ -5,16 +5,21 @@ from __future__ import annotations
 import gzip
 import os
 import pickle
+import shutil
+import tarfile
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._extras import needs
+from .._files import write_whole
 from ..errors import DataError
 
+MOST_BYTES = 2**30
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # training images and labels, test images and labels
 
 
@@ -114,9 +119,10 @@ def _download(name: str, source: Source, root: Path) -> None:
     for file, checksum in source.checksums.items():
         if not archive and file.removesuffix(".gz") not in missing:
             continue
-        extract = pooch.Untar(members=[f"{source.folder}/{part}" for part in source.files], extract_dir=".") if archive else None
         try:
-            pooch.retrieve(source.address + file, known_hash=checksum, fname=file, path=place, processor=extract)
+            path = pooch.retrieve(source.address + file, known_hash=checksum, fname=file, path=place)
+            if archive:
+                _unpack(Path(path), [f"{source.folder}/{part}" for part in source.files], root)
         except Exception as error:  # requests, urllib3, the disk and the checksum each raise their own
             raise DataError(
                 f"{name}: {', '.join(missing)} not found in {root / source.folder}, and {source.address}{file} could not be "
@@ -125,10 +131,23 @@ def _download(name: str, source: Source, root: Path) -> None:
             ) from error
 
 
+def _unpack(archive: Path, members: list[str], root: Path) -> None:
+    """Writes these files of an archive below ``root`` and no others: whatever it holds, names and links are not its to choose."""
+    with tarfile.open(archive) as tar:
+        for name in members:
+            content = tar.extractfile(name)
+            if content is None:
+                raise ValueError(f"{name} in {archive.name} is not a file")
+            write_whole(root / name, partial(shutil.copyfileobj, content))
+
+
 def _read_idx(path: Path) -> np.ndarray:
     """An IDX file of bytes: magic number, sizes, values."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)  # a small compressed file can become any size
+        if len(raw) > MOST_BYTES:
+            raise _damaged(path, f"it holds more than {MOST_BYTES:,} bytes")
     except (OSError, EOFError, zlib.error) as error:
         raise _damaged(path, str(error)) from error
     dimensions = raw[3] if len(raw) > 3 else 0
@@ -149,7 +168,8 @@ def _read_cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
             batch = _CifarUnpickler(file, encoding="bytes").load()
         labels = np.asarray(batch[b"fine_labels"] if b"fine_labels" in batch else batch[b"labels"], np.int64)
         images = batch[b"data"]
-        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (3072,) or labels.min() < 0:
+        images = images.values() if isinstance(images, _Array) else None
+        if images is None or images.shape[1:] != (3072,) or labels.ndim != 1 or labels.min() < 0:
             raise ValueError("its images are not rows of 3,072 bytes, or a label is negative")
     except Exception as error:  # a damaged pickle can raise anything
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
@@ -157,28 +177,55 @@ def _read_cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _CifarUnpickler(pickle.Unpickler):
-    """Admits arrays of plain numbers and nothing else, for a pickle can run any code that it names."""
+    """Admits arrays of bytes and nothing else, for a pickle can run any code that it names.
+
+    What it names is not even NumPy's, whose own unpickling trusts the file, but the stand-ins below.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         """Only what a pickled array names."""
         if (module, name) == ("_codecs", "encode"):
             return _bytes_of
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return _empty_array
+            return _array
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
+            return _Array if name == "ndarray" else _Kind
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file needs")
+
+
+class _Kind:
+    """Stands for a dtype."""
+
+    def __init__(self, name: Any = None, *_: Any) -> None:
+        self.name = name
+
+    def __setstate__(self, state: Any) -> None:
+        """Byte order and the like, which single bytes do not have."""
+
+
+class _Array:
+    """Stands for an array: keeps the state that the file gives and turns it into one of bytes."""
+
+    state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def values(self) -> np.ndarray:
+        """The array, if its state is that of an array of bytes."""
+        _, shape, kind, by_columns, raw = self.state
+        if not isinstance(kind, _Kind) or kind.name not in ("u1", b"u1") or not isinstance(raw, bytes):
+            raise ValueError("its images are not bytes")
+        return np.frombuffer(raw, np.uint8).reshape(shape, order="F" if by_columns else "C")
 
 
 def _bytes_of(text: str, encoding: str) -> bytes:
     return text.encode("latin1" if encoding == "latin1" else "ascii")
 
 
-def _empty_array(kind: type, shape: tuple[int, ...], dtype: bytes) -> np.ndarray:
+def _array(*_: Any) -> _Array:
     """What numpy's ``_reconstruct`` makes before the state is set: an empty array."""
-    if kind is not np.ndarray:
-        raise pickle.UnpicklingError(f"it asks for an array of type {kind!r}")
-    return np.ndarray((0,), np.uint8)
+    return _Array()
 
 
 def _damaged(path: Path, reason: str) -> DataError:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .._files import write_text, write_whole
+from .._stored import number, read_json
 from ..errors import DataError
 from ..series import Evaluation, Series, SeriesFolder
 from .setup import Setup
@@ -116,7 +117,11 @@ class RunFolder:
         self.evaluations = done.get("evaluations", 0)
         series = self.series.read()
         self._counted(series)
-        return Run(series, self.path, float(done["seconds"]))
+        try:
+            seconds = number("seconds", done.get("seconds"))
+        except DataError as error:
+            raise DataError(f"{self.path / 'done.json'} is damaged ({error}): delete {self.path} to run it anew") from error
+        return Run(series, self.path, seconds)
 
     def _counted(self, series: Series) -> None:
         if len(series) != self.evaluations:
@@ -140,9 +145,9 @@ class Run(Series):
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is damaged ({error}): delete its folder to run it anew") from error
+        values = read_json(path)
+    except DataError as error:
+        raise DataError(f"{error}; it is damaged: delete its folder to run it anew") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} is damaged: delete its folder to run it anew")
     return values

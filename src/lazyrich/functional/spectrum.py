@@ -79,12 +79,21 @@ class FeatureSpectrum:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FeatureSpectrum:
-        """The inverse of :meth:`to_dict`."""
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError, TypeError: values of another kind, arrays of unequal lengths.
+        """
         arrays = ("eigenvalues", "quality", "utilization", "contributions")
         given: dict[str, Any] = dict(values)
         for name in arrays:
             if given.get(name) is not None:
                 given[name] = np.array(given[name], dtype=np.float64)
+                if given[name].ndim != 1 or given[name].shape != given["eigenvalues"].shape or not len(given[name]):
+                    raise ValueError(f"{name} must be a list of numbers, one for each of the eigenvalues")
+        for name in ("rank", "target_rank", "output_rank"):
+            if type(given.get(name)) is not int and not (given.get(name) is None and name != "rank"):
+                raise TypeError(f"{name} must be a whole number, got {given.get(name)!r}")
         return cls(**given)
 
 

@@ -1,0 +1,1 @@
+"""Other packages' functions under the names of the conformance suite, one module each; nothing is computed here."""

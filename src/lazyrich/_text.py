@@ -1,0 +1,17 @@
+"""Foreign text on a terminal: names of layers, files and experiments are shown, never obeyed."""
+
+from __future__ import annotations
+
+
+def plain(text: str, keep: str = "") -> str:
+    r"""Text in which control characters, and whatever else does not print, are written out.
+
+    An escape sequence in the name of a layer could otherwise recolour, overwrite or retitle the terminal, and a
+    right-to-left override turn one name into another.
+
+    >>> plain("layer\x1b[31m.1\n"), plain("a\nb", keep="\n"), plain("σ₁ ≤ 2 · π")
+    ('layer\\x1b[31m.1\\n', 'a\nb', 'σ₁ ≤ 2 · π')
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
