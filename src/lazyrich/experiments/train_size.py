@@ -14,7 +14,7 @@ from .setup import Loss, Optimizer, Setup
 
 NETWORKS = ("VGG16", "ResNet18")
 DATA = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100"}
-QUICK_SIZES, PAPER_SIZES = (250, 1_000, 4_000), (1_000, 5_000, 20_000, 50_000)
+QUICK_SIZES, PAPER_SIZES = (250, 750, 2_000), (1_000, 5_000, 20_000, 50_000)
 
 
 def setups(preset: Preset) -> dict[str, Setup]:
@@ -26,21 +26,21 @@ def setups(preset: Preset) -> dict[str, Setup]:
 
     def setup(network: str, data: str, size: int) -> Setup:
         resnet = network == "ResNet18"
-        steps = (120 if resnet else 240) if quick else 40_000
+        steps = (300 if resnet else 800) if quick else 40_000
         return Setup(
-            data=Images(DATA[data], train=size, test=1_000 if quick else 10_000, augmented=not quick),
+            data=Images(DATA[data], train=size, test=2_000 if quick else 10_000, augmented=not quick),
             model=ResNet18(width=16 if quick else 64) if resnet else Vgg16(8 if quick else 64, dropout=0.0 if quick else 0.5),
             loss=Loss("cross-entropy"),
             optimizer=Optimizer(
                 "sgd",
-                0.05 if resnet or not quick else 0.02,
+                0.05 if resnet or not quick else 0.03,
                 weight_decay=5e-4,
                 warmup=steps // 10,
-                milestones=(steps // 2, 3 * steps // 4, 9 * steps // 10),
+                milestones=tuple(round(share * steps) for share in ((0.6, 0.85) if quick else (0.5, 0.75, 0.9))),
             ),
             steps=steps,
-            batch_size=64 if quick else 128,
-            evaluate=(0, steps // 2),
+            batch_size=32 if quick else 128,
+            evaluate=(0,),
             measured=2_000 if quick else 10_000,
             held_out=True,
         )
