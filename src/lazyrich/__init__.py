@@ -29,6 +29,7 @@ from .monitor import Monitor, crosses, falls
 from .richness import Comparison, LayerRichness, Richness, load
 from .series import Evaluation, Series
 from .tables import table
+from .trace import trace
 
 if _TYPE_CHECKING:
     from .metrics import (
@@ -79,6 +80,7 @@ __all__ = [
     "measure",
     "schedules",
     "table",
+    "trace",
 ]
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from .._files import write_text, write_whole
 from ..errors import DataError
-from ..series import Evaluation, Series, SeriesFolder
+from ..series import Evaluation, Series, SeriesFolder, read_json, unlike
 from .setup import Setup
 
 
@@ -49,14 +49,10 @@ class RunFolder:
         if not path.is_file():
             write_text(path, text)
             return
-        theirs = _json(path)
-        ours = json.loads(text)
-        if theirs != ours:
-            unlike = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
-            key = unlike[0]
+        difference = unlike(read_json(path), json.loads(text))
+        if difference:
             raise DataError(
-                f"{self.path} holds a run with another setup: {', '.join(unlike)} differ ({key} is {theirs.get(key)} there and "
-                f"{ours.get(key)} here); choose another --out, or delete that folder"
+                f"{self.path} holds a run with another setup: {difference}; choose another --out, or delete that folder"
             )
 
     def resume(self, network: nn.Module, optimizer: Any, fabric: Any) -> int:
@@ -112,7 +108,7 @@ class RunFolder:
         """
         if not self.done:
             raise DataError(f"{self.path} is not finished: run the same command with --resume")
-        done = _json(self.path / "done.json")
+        done = read_json(self.path / "done.json")
         self.evaluations = done.get("evaluations", 0)
         series = self.series.read()
         self._counted(series)
@@ -136,13 +132,3 @@ class Run(Series):
     def __init__(self, series: Series, folder: Path, seconds: float) -> None:
         super().__init__(series.evaluations, folder)
         self.seconds = seconds
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is damaged ({error}): delete its folder to run it anew") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} is damaged: delete its folder to run it anew")
-    return values
