@@ -16,7 +16,7 @@ lint: .venv/ready
 	$(BIN)/pyright
 
 docs: .venv/ready
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict  # --quiet would hide the warnings, and then they are no failures
 
 benchmark: .venv/ready  ## the tables of the documentation, about half an hour
 	$(BIN)/python benchmarks/estimator.py 200 projection
