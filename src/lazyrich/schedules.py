@@ -42,7 +42,8 @@ def _by_step(schedule: Schedule) -> Schedule:
 def every(steps: int) -> Schedule:
     """Every so many steps, and at the start.
 
-    >>> [step for step in range(8) if every(3)(Moment(step))]
+    >>> due = [step for step in range(8) if every(3)(Moment(step))]
+    >>> due
     [0, 3, 6]
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
@@ -53,7 +54,8 @@ def every(steps: int) -> Schedule:
 def at(*steps: int) -> Schedule:
     """At these steps.
 
-    >>> [step for step in range(8) if at(0, 5)(Moment(step))]
+    >>> due = [step for step in range(8) if at(0, 5)(Moment(step))]
+    >>> due
     [0, 5]
     """
     chosen = frozenset(steps)
@@ -63,7 +65,8 @@ def at(*steps: int) -> Schedule:
 def log_spaced(per_decade: int = 8) -> Schedule:
     """At 0, 1 and then a constant factor apart, so many in every factor of ten.
 
-    >>> [step for step in range(101) if log_spaced(2)(Moment(step))]
+    >>> due = [step for step in range(101) if log_spaced(2)(Moment(step))]
+    >>> due
     [0, 1, 3, 10, 32, 100]
     """
     if per_decade < 1:
