@@ -66,6 +66,7 @@ def plot_series(series: Series, path: str | os.PathLike[str] | None = None, *, m
     _richness(axes[0], series)
     axes[1].plot(*_known(series, "output_rank"), color=COLOURS[2], lw=1.6, marker="o", ms=3)
     axes[1].set_ylim(0, 1.1 * max(1.0, *series["output_rank"][known]))
+    axes[1].yaxis.get_major_locator().set_params(integer=True)
     axes[1].set_title("rank of the outputs", fontsize=9.5, loc="left", color=INK)
     for measure in training:
         axes[2].plot(
