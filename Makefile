@@ -16,15 +16,16 @@ lint: .venv/ready
 	$(BIN)/pyright
 
 docs: .venv/ready
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict  # --quiet would hide the warnings, and then they are no failures
 
-benchmark: .venv/ready  ## the tables of the documentation, about half an hour
+benchmark: .venv/ready  ## the tables of the documentation, about an hour
 	$(BIN)/python benchmarks/estimator.py 200 projection
 	$(BIN)/python benchmarks/estimator.py 200 balanced
 	$(BIN)/python benchmarks/references.py
 	$(BIN)/python benchmarks/measures.py
 	$(BIN)/python benchmarks/rank_cut.py
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/monitor.py
 
 .venv/ready: requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -63,7 +63,7 @@ class TestClosedForms:
         assert low_rank_measure(x, x).item() == pytest.approx(0, abs=1e-12)
 
     def test_one_function_is_zero_however_far_the_first_rows_lie(self):
-        """The products are in float32 and the first rows are no guide to the mean: rounding may pass below zero, and is no fault."""
+        """In float32, with first rows that are no guide to the mean, rounding may pass below zero, and is no fault."""
         t = torch.randn(1024 * 600, 1, generator=torch.Generator().manual_seed(8)) * 0.01 + 1
         t[:1024] = 0
         for v in torch.randn(4, 1, 4, generator=torch.Generator().manual_seed(9)):

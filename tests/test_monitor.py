@@ -222,8 +222,8 @@ class TestWhen:
         schedule = schedules.within(0.02)
         before = Moment(10)
         assert schedule(Moment(0))
-        assert schedule(Moment(20, seconds=100, spent=1.0, cost=0.9, previous=before))
-        assert not schedule(Moment(20, seconds=100, spent=1.0, cost=1.1, previous=before))
+        assert schedule(Moment(20, seconds=100, spent=1.0, cost=0.49, previous=before))  # and 0.49 at the end: 1.98 s
+        assert not schedule(Moment(20, seconds=100, spent=1.0, cost=0.51, previous=before))
         assert not schedule(Moment(11, seconds=100, spent=0, cost=0, previous=before))  # no log-spaced step since
 
     @pytest.mark.parametrize(

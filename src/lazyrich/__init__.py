@@ -30,6 +30,7 @@ from .monitor import Monitor, crosses, falls
 from .richness import Comparison, LayerRichness, Richness, load
 from .series import Evaluation, Series
 from .tables import table
+from .trace import trace
 
 if _TYPE_CHECKING:
     from .metrics import (
@@ -81,6 +82,7 @@ __all__ = [
     "measure",
     "schedules",
     "table",
+    "trace",
 ]
 
 

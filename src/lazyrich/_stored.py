@@ -24,6 +24,22 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is not JSON: {error}") from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """What describes a series, a JSON object beside it.
+
+    Raises:
+        DataError: damaged; names the file.
+        FileNotFoundError: there is none.
+    """
+    try:
+        values = read_json(path)
+    except DataError as error:
+        raise DataError(f"{error}; it is damaged: delete its folder to begin anew") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} is damaged: delete its folder to begin anew")
+    return values
+
+
 def number(name: str, value: Any) -> float:
     """A value that is a number, as float.
 

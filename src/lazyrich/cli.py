@@ -13,10 +13,10 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of ``lazyrich``; returns the exit status."""
     try:
         tyro = needs("tyro", "cli")
-        from .commands import demo, experiments, measure, report, run
+        from .commands import demo, experiments, measure, report, run, trace
 
         tyro.extras.subcommand_cli_from_dict(
-            {"demo": demo, "measure": measure, "experiments": experiments, "run": run, "report": report},
+            {"demo": demo, "measure": measure, "trace": trace, "experiments": experiments, "run": run, "report": report},
             prog="lazyrich",
             description="Tells whether a neural network trains in the rich or the lazy regime.",
             args=argv,

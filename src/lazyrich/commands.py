@@ -23,6 +23,7 @@ from .layers import Pooling
 from .measure import measure as measure_model
 from .report import write_report
 from .richness import Richness
+from .trace import trace as trace_checkpoints
 
 
 def demo(
@@ -67,16 +68,12 @@ def measure(
     progress: Annotated[bool, arg(help="Show a progress bar.")] = True,
 ) -> None:
     """Measures a network of your own: rich or lazy?"""
-    network = _built(model, "MODEL")
-    if not isinstance(network, nn.Module):
-        raise DataError(f"MODEL: {model} gave a {type(network).__name__}, not a torch.nn.Module")
+    network = _network(model)
     if checkpoint is not None:
         load_checkpoint(network, checkpoint)
     loader = _built(data, "--data")
     options: dict[str, Any] = {"head": head, "num_samples": num_samples, "nc4": nc4, "device": device, "progress": progress}
-    options |= {"pooling": pooling, "class_balanced": class_balanced}
-    if layers:
-        options["layers"] = "all" if layers == ("all",) else layers
+    options |= {"pooling": pooling, "class_balanced": class_balanced, "layers": _layers(layers)}
     if start is not None:
         options["start"] = copy.deepcopy(network)
         load_checkpoint(options["start"], start)
@@ -86,6 +83,52 @@ def measure(
     print(result)
     if out is not None:
         _write(result, out)
+
+
+def trace(
+    model: Annotated[Positional[str], arg(help="Function that builds the model, as package.module:function.", metavar="MODEL")],
+    checkpoints: Annotated[
+        Positional[tuple[str, ...]],
+        arg(
+            help="Files, folders as Transformers saves them, folders of those, or glob patterns; the step is the number after "
+            "'step' in a name, or else the last whole number in it.",
+            metavar="CHECKPOINTS…",
+        ),
+    ],
+    data: Annotated[str, arg(help="Function that builds the data loader, as package.module:function.", metavar="DATA")],
+    out: Annotated[Path, arg(help="Folder for the series and its picture.", metavar="DIR")],
+    resume: Annotated[bool, arg(help="Go on with what DIR holds.")] = False,
+    steps: Annotated[
+        tuple[int, ...], arg(help="One for each checkpoint, in the order of the names; by default the names tell.", metavar="N…")
+    ] = (),
+    start: Annotated[
+        Path | None,
+        arg(help="Weights at the start of training, for S_init; by default the checkpoint of step 0, if any.", metavar="FILE"),
+    ] = None,
+    head: Annotated[
+        str | None, arg(help="Dotted name of the last linear layer; found by itself if not given.", metavar="NAME")
+    ] = None,
+    layers: Annotated[
+        tuple[str, ...], arg(help="Also measure what these layers see: dotted names, or 'all'.", metavar="NAME…")
+    ] = (),
+    pooling: Annotated[
+        Pooling, arg(help="How the places of a map or the tokens of a sequence in a layer become rows.")
+    ] = "average",
+    class_balanced: Annotated[bool, arg(help="Weigh samples so that every class counts the same.")] = False,
+    num_samples: Annotated[int, arg(help="How many samples are measured; the same for every checkpoint.", metavar="N")] = 2000,
+    nc4: Annotated[bool, arg(help="Also compute NC4, which takes a second pass over the data.")] = False,
+    device: Annotated[str | None, arg(help="Where to run, such as cuda:0; by default where the model is.")] = None,
+    progress: Annotated[bool, arg(help="Show a progress bar.")] = True,
+) -> None:
+    """Measures a series of checkpoints on the same data: how rich or lazy the network was over its training."""
+    series = trace_checkpoints(
+        _network(model), checkpoints, _built(data, "--data"), out=out, resume=resume, steps=steps or None, start=start, head=head,
+        layers=_layers(layers), pooling=pooling, num_samples=num_samples, class_balanced=class_balanced, nc4=nc4, device=device,
+        progress=progress,
+    )  # fmt: skip
+    print(series)
+    series.plot(out / "series.png")
+    print(f"\nSeries and figure: {out}")
 
 
 def experiments() -> None:
@@ -168,6 +211,17 @@ def _built(where: str, argument: str) -> Any:
         names = ", ".join(n for n in vars(module) if callable(getattr(module, n)) and not n.startswith("_")) or "none"
         raise DataError(f"{argument}: {module_name} has no function {function_name!r}; it has: {names}")
     return getattr(module, function_name)()
+
+
+def _network(where: str) -> nn.Module:
+    network = _built(where, "MODEL")
+    if not isinstance(network, nn.Module):
+        raise DataError(f"MODEL: {where} gave a {type(network).__name__}, not a torch.nn.Module")
+    return network
+
+
+def _layers(names: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    return "all" if names == ("all",) else names or None
 
 
 def _write(result: Richness, out: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,18 +12,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
+import numpy as np
 from torch import Tensor, nn
 
 from ._text import plain
 from .batches import first_dimension, frozen
 from .capture import unwrapped
-from .errors import DataError, DegenerateError, NonFiniteError, RankWarning
+from .errors import DataError
 from .functional import low_rank_estimate, low_rank_measure, tangent_kernel, tangent_kernel_change
 from .measure import collect, measure
 from .processes import Processes
 from .schedules import Moment, Schedule, decided_by_step, log_spaced, within
 from .schedules import every as every_step
-from .series import Evaluation, Series, SeriesFolder
+from .series import Evaluation, Series, SeriesFolder, evaluate
 from .undisturbed import undisturbed
 
 Preset = Literal["light", "standard", "full"]
@@ -196,12 +196,7 @@ class Monitor:
     def _look(self) -> Evaluation:
         began = time.monotonic()
         before = self.evaluations[-1] if self.evaluations else None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RankWarning)  # the band is among the numbers
-            try:
-                found = self._measured()
-            except (NonFiniteError, DegenerateError) as error:  # training is not to end because of it
-                found = Evaluation(self._moment.step, {}, note=str(error))
+        found = evaluate(self._moment.step, self._measured)
         told = {"loss": self._moment.loss, "epoch": self._moment.epoch}
         values = {name: float(value) for name, value in told.items() if value is not None}
         found = replace(found, values=found.values | values | {"seconds": began - self._began})
@@ -215,11 +210,10 @@ class Monitor:
             alarm(found, before)
         return found
 
-    def _measured(self) -> Evaluation:
+    def _measured(self) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         data = list(self._recent) if self._probe is None else self._probe
         if not data:
             raise DataError("nothing to measure: no step was taken with a batch")
-        step = self._moment.step
         limit = self._num_samples if self._probe is None else None
         if self.preset == "light":
             gram = collect(self.model, data, head=self.head, num_samples=limit, distributed=True)
@@ -231,13 +225,13 @@ class Monitor:
                 "output_alignment": low_rank_measure(gram, reference="outputs"),
                 **{f"low_rank_at_{rtol:g}": value for rtol, value in estimate.band.items()},
             }  # fmt: skip
-            return Evaluation(step, {name: float(value) for name, value in given.items() if value is not None})
+            return {name: float(value) for name, value in given.items() if value is not None}, {}
         full = self.preset == "full"
         r = measure(self.model, data, head=self.head, num_samples=limit, layers="all" if full else None, start=self._start)
         values = r.numbers()
         if full:
             values |= self._tangent_kernel_change()
-        return Evaluation(step, values, r.curves())
+        return values, r.curves()
 
     def _tangent_kernel_change(self) -> dict[str, float]:
         """How far the tangent kernel has come from the start, on a few probe samples; nothing where inputs are no tensor."""
@@ -262,6 +256,8 @@ class Monitor:
             raise DataError(
                 f"out={self._folder.path} holds a series already: go on with it by resume=True, or name another folder"
             )
+        if self._processes.rank == 0:
+            self._folder.mend()
         return held
 
     def _rewind(self, step: int) -> None:

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import sys
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._files import write_text, write_whole
-from .errors import DataError
+from .errors import DataError, DegenerateError, NonFiniteError, RankWarning
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +39,23 @@ class Evaluation:
     values: dict[str, float]
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     note: str | None = None
+
+
+def evaluate(
+    step: int,
+    measured: Callable[[], tuple[dict[str, float], dict[str, np.ndarray]]],
+    noted: tuple[type[DataError], ...] = (DegenerateError, NonFiniteError),
+) -> Evaluation:
+    """The evaluation with what ``measured`` returns, numbers and curves; of the errors in ``noted`` only a note remains.
+
+    A network that is dead for a while thus leaves a gap in its series and does not end it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RankWarning)  # the band is among the numbers
+        try:
+            return Evaluation(step, *measured())
+        except noted as error:
+            return Evaluation(step, {}, note=str(error))
 
 
 class Series:
@@ -60,6 +82,11 @@ class Series:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    def __str__(self) -> str:
+        from .tables import series_table
+
+        return series_table(self)
 
     @property
     def measures(self) -> list[str]:
@@ -95,6 +122,15 @@ class Series:
                 return {name: file[name] for name in file.files}
         except Exception as error:  # zipfile, zlib and numpy each raise their own
             raise DataError(f"{path} is damaged ({type(error).__name__}): delete it to go on without these curves") from error
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """One figure: D_LR with its error, the rank and the accuracy over steps, and the curves at several moments.
+
+        Needs ``lazyrich[plot]``; see :func:`lazyrich.plot_series.plot_series`.
+        """
+        from .plot_series import plot_series
+
+        return plot_series(self, path)
 
 
 class SeriesFolder:
@@ -134,13 +170,17 @@ class SeriesFolder:
             kept = [line for line in self._lines() if self._parsed(line).step <= step]
             write_text(self._lines_path, "".join(line + "\n" for line in kept))
 
+    def mend(self) -> None:
+        """Drops a line that was cut off, so that the next one is whole."""
+        self.rewind(sys.maxsize)
+
     def read(self) -> Series:
-        """The evaluations that are there.
+        """The evaluations that are there, by step.
 
         Raises:
             DataError: a line is damaged; names the file.
         """
-        return Series([self._parsed(line) for line in self._lines()], self.path)
+        return Series(sorted((self._parsed(line) for line in self._lines()), key=lambda e: e.step), self.path)
 
     def _lines(self) -> list[str]:
         """The whole lines; what was cut off is left out."""
@@ -166,3 +206,11 @@ class SeriesFolder:
 
 def _curves_path(folder: Path, step: int) -> Path:
     return folder / "curves" / f"step-{step:08d}.npz"
+
+
+def unlike(theirs: dict[str, Any], ours: dict[str, Any]) -> str | None:
+    """Which entries differ, with the first of them there and here; None where none does."""
+    keys = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+    if not keys:
+        return None
+    return f"{', '.join(keys)} differ ({keys[0]} is {theirs.get(keys[0])} there and {ours.get(keys[0])} here)"

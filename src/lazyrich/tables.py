@@ -8,6 +8,7 @@ from ._text import plain
 
 if TYPE_CHECKING:
     from .richness import LayerRichness, Richness
+    from .series import Series
 
 
 def table(results: dict[str, Richness]) -> str:
@@ -41,6 +42,18 @@ def layer_table(layers: dict[str, LayerRichness]) -> str:
     if any(layer.reduction_stderr is not None for layer in layers.values()):
         lines.append("* by a random projection; ± is its standard error")
     return "\n".join(lines)
+
+
+def series_table(series: Series) -> str:
+    """One row an evaluation, as aligned text; what was never measured has no column."""
+    columns = {label: name for label, name in _SERIES.items() if name in series.measures}
+    rows = [["step", *columns]]
+    for place, step in enumerate(series.steps.tolist()):
+        cells = [series[name][place] for name in columns.values()]
+        rows.append([f"{step:,}", *("-" if value != value else f"{value:.4g}" for value in cells)])
+    lines = aligned(rows)
+    lines.insert(1, "─" * max(map(len, lines)))
+    return "\n".join([*lines, *(f"! step {step:,}: {note}" for step, note in series.notes.items())])
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
@@ -101,6 +114,13 @@ _ROWS: dict[str, Any] = {
     "samples": lambda r: f"{r.num_samples:,}",
     "head": lambda r: r.head,
 }
+
+
+_SERIES = {
+    "D_LR": "low_rank", "corrected": "low_rank_corrected", "± stderr": "low_rank_stderr", "isotropic": "isotropic",
+    "balanced": "balanced", "output rank": "output_rank", "S_init": "s_init", "NC1": "nc1", "test accuracy": "test_accuracy",
+    "loss": "loss",
+}  # fmt: skip
 
 
 def _enough(curve: Any) -> str:

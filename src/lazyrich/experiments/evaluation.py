@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from ..errors import DegenerateError, RankWarning
+from ..errors import DegenerateError
 from ..functional import held_out_quality
 from ..measure import collect, measure
-from ..series import Evaluation
+from ..series import Evaluation, evaluate
 from ..undisturbed import undisturbed
 from .data import Data, Split
 from .setup import Loss, Setup
@@ -26,21 +27,21 @@ def evaluated(network: nn.Module, start: nn.Module, data: Data, setup: Setup, st
     values: dict[str, float] = {}
     for name, split in (("train", train), ("test", test)):
         values[f"{name}_loss"], values[f"{name}_accuracy"] = _accuracy(network, split, setup.loss, fabric)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RankWarning)  # the band is among the numbers
-        try:
-            r = measure(network, (train.inputs, train.labels), head="head", start=start)
-        except DegenerateError as error:
-            return Evaluation(step, values, note=str(error))
-        values |= r.numbers()
+
+    def measured() -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        r = measure(network, (train.inputs, train.labels), head="head", start=start)
         curves = r.curves()
         if setup.held_out and fabric.world_size == 1:
             curves["held_out_quality"] = held_out_quality(r.spectrum, collect(network, (test.inputs, test.labels), head="head"))
-    for name in ("utilization", "quality", "held_out_quality"):
-        if name in curves:
-            first = curves[name][: data.num_classes]
-            values[f"{name}_of_the_first_{data.num_classes}"] = float(first[-1])
-    return Evaluation(step, values, curves)
+        first = {
+            f"{name}_of_the_first_{data.num_classes}": float(curves[name][: data.num_classes][-1])
+            for name in ("utilization", "quality", "held_out_quality")
+            if name in curves
+        }
+        return r.numbers() | first, curves
+
+    found = evaluate(step, measured, noted=(DegenerateError,))
+    return replace(found, values=values | found.values)
 
 
 def _share(split: Split, fabric: Any) -> Split:

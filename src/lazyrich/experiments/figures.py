@@ -12,22 +12,9 @@ import numpy as np
 from .._extras import needs
 from .._files import write_whole
 from ..plot import COLOURS, FAINT, INK, quiet
+from ..plot_series import TITLES, as_text, band, draw_curves, draw_moments, label_curves, over_steps
 from .experiment import Results, When, at_the_end
 from .runs import Run
-
-TITLES = {
-    "low_rank": "$D_{LR}$", "balanced": "balanced reference", "output_alignment": "output reference",
-    "test_accuracy": "test accuracy", "train_accuracy": "training accuracy", "s_init": "$S_{init}$",
-    "parameter_norm": "$\\|\\theta\\|^2$", "parameter_distance": "$\\|\\theta-\\theta_0\\|^2$", "nc1": "NC1",
-    "nc2_equinorm": "NC2, norms", "nc2_equiangular": "NC2, angles", "nc3": "NC3", "train_loss": "training loss",
-    "test_loss": "test loss", "output_condition": "$\\sigma_1/\\sigma_r$ of the outputs", "output_rank": "rank of the outputs",
-    "target_alignment": "kernel-target alignment",
-}  # fmt: skip
-CURVES = {
-    "relative_eigenvalues": "strength $\\rho_k/\\rho_1$",
-    "quality": "cumulative quality $\\Pi^*(k)$",
-    "utilization": "cumulative utilization $\\hat\\Pi(k)$",
-}
 
 
 def over_time(
@@ -61,15 +48,13 @@ def over_time(
             _band(top, results.runs[condition], measure, colour)
         for measure, colour in zip(measures, COLOURS, strict=False):
             _band(bottom, results.runs[condition], measure, colour)
-        top.set_title(_text(condition), fontsize=10, loc="left", color=INK)
+        top.set_title(as_text(condition), fontsize=10, loc="left", color=INK)
         top.set_ylim(-0.03, 1.03)
         if log_measures:
             bottom.set_yscale("log")
         else:
             bottom.set_ylim(bottom=-0.02)
-        bottom.set_xscale("symlog", linthresh=1)
-        bottom.set_xlim(left=0)
-        bottom.set_xlabel("step")
+        over_steps(bottom, results.runs[condition][0].steps)
         quiet(top)
         quiet(bottom)
     axes[0, 0].legend(frameon=False, fontsize=8)
@@ -100,7 +85,7 @@ def over_factor(
             x = np.array(list(places.values()), float)
             values = np.array([[run[measure][when(run)] for run in results.runs[c]] for c in places])
             axis.errorbar(
-                x, _mean(values), yerr=_sd(values), color=colour, marker="o", ms=4, lw=1.5, capsize=2.5, label=_text(name)
+                x, _mean(values), yerr=_sd(values), color=colour, marker="o", ms=4, lw=1.5, capsize=2.5, label=as_text(name)
             )
         if scale == "log" and min(given) > 0:
             axis.set_xscale("log")
@@ -119,22 +104,13 @@ def over_factor(
 
 def curves_at_moments(results: Results, path: Path, conditions: Sequence[str] | None = None, count: int = 6) -> None:
     """The three curves of the first seed at moments spread over training, dark to bright; one row a condition."""
-    import matplotlib
-
     conditions = conditions or list(results.runs)
     figure = _figure(10.5, 2.7 * len(conditions) + 0.4)
     axes: Any = figure.subplots(len(conditions), 3, squeeze=False)
-    shades = matplotlib.colormaps["viridis"]
     for row, condition in zip(axes, conditions, strict=True):
         run = results.runs[condition][0]
-        places = np.unique(np.linspace(0, len(run.steps) - 1, count).round().astype(int))
-        for place in places:
-            curves = run.curves(int(place))
-            colour = shades(0.92 * place / max(1, places[-1]))
-            _three(row, curves, colour, f"step {run.steps[place]:,}:  {run['low_rank'][place]:.3f}")
-        _label(row, condition)
-        legend = row[2].legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5), title="$D_{LR}$")
-        legend.get_title().set_fontsize(8)
+        draw_moments(row, run, range(len(run)), count)
+        row[0].set_title(as_text(condition), fontsize=10, loc="left", color=INK)
     _save(figure, path)
 
 
@@ -146,29 +122,10 @@ def side_by_side(results: Results, path: Path, moments: Mapping[str, tuple[str, 
         run = results.runs[condition][0]
         place = when(run) % len(run.steps)
         value, accuracy = run["low_rank"][place], run["test_accuracy"][place]
-        _three(axes, run.curves(place), colour, f"{_text(label)}\n$D_{{LR}}$ {value:.3f}, test {100 * accuracy:.1f} %")
-    _label(axes, "")
+        draw_curves(axes, run.curves(place), colour, f"{as_text(label)}\n$D_{{LR}}$ {value:.3f}, test {100 * accuracy:.1f} %")
+    label_curves(axes)
     axes[2].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, path)
-
-
-def _three(axes: Any, curves: Mapping[str, np.ndarray], colour: Any, label: str) -> None:
-    for axis, name in zip(axes, CURVES, strict=True):
-        if name in curves:
-            curve = curves[name]
-            kept = curve[curve > 1e-8] if name == "relative_eigenvalues" else curve
-            axis.plot(np.arange(1, len(kept) + 1), kept, color=colour, lw=1.5, label=label)
-
-
-def _label(axes: Any, title: str) -> None:
-    for axis, name in zip(axes, CURVES, strict=True):
-        axis.set_xscale("log")
-        axis.set(xlabel="feature $k$, strongest first", ylabel=CURVES[name])
-        if name != "relative_eigenvalues":
-            axis.set_ylim(-0.03, 1.05)
-        quiet(axis)
-    axes[0].set_yscale("log")
-    axes[0].set_title(_text(title), fontsize=10, loc="left", color=INK)
 
 
 def _band(axis: Any, runs: list[Run], measure: str, colour: str) -> None:
@@ -176,8 +133,7 @@ def _band(axis: Any, runs: list[Run], measure: str, colour: str) -> None:
     if np.isnan(values).all():
         return
     mean, sd = _mean(values), _sd(values)
-    axis.plot(runs[0].steps, mean, color=colour, lw=1.6, label=TITLES.get(measure, measure))
-    axis.fill_between(runs[0].steps, mean - sd, mean + sd, color=colour, alpha=0.18, lw=0)
+    band(axis, runs[0].steps, mean, sd, colour, TITLES.get(measure, measure))
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -197,10 +153,6 @@ def _figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
-
-
-def _text(name: str) -> str:
-    return name.replace("$", r"\$")  # a name is text, not a formula
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from .._files import write_text, write_whole
-from .._stored import number, read_json
+from .._stored import number, read_object
 from ..errors import DataError
-from ..series import Evaluation, Series, SeriesFolder
+from ..series import Evaluation, Series, SeriesFolder, unlike
 from .setup import Setup
 
 
@@ -50,14 +50,10 @@ class RunFolder:
         if not path.is_file():
             write_text(path, text)
             return
-        theirs = _json(path)
-        ours = json.loads(text)
-        if theirs != ours:
-            unlike = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
-            key = unlike[0]
+        difference = unlike(read_object(path), json.loads(text))
+        if difference:
             raise DataError(
-                f"{self.path} holds a run with another setup: {', '.join(unlike)} differ ({key} is {theirs.get(key)} there and "
-                f"{ours.get(key)} here); choose another --out, or delete that folder"
+                f"{self.path} holds a run with another setup: {difference}; choose another --out, or delete that folder"
             )
 
     def resume(self, network: nn.Module, optimizer: Any, fabric: Any) -> int:
@@ -113,7 +109,7 @@ class RunFolder:
         """
         if not self.done:
             raise DataError(f"{self.path} is not finished: run the same command with --resume")
-        done = _json(self.path / "done.json")
+        done = read_object(self.path / "done.json")
         self.evaluations = done.get("evaluations", 0)
         series = self.series.read()
         self._counted(series)
@@ -141,13 +137,3 @@ class Run(Series):
     def __init__(self, series: Series, folder: Path, seconds: float) -> None:
         super().__init__(series.evaluations, folder)
         self.seconds = seconds
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = read_json(path)
-    except DataError as error:
-        raise DataError(f"{error}; it is damaged: delete its folder to run it anew") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} is damaged: delete its folder to run it anew")
-    return values
