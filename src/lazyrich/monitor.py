@@ -43,7 +43,7 @@ class Monitor:
         data: the probe set, as for :func:`lazyrich.measure`: its first ``num_samples`` are drawn once and stay. None: the
             training batches themselves, the last that ``step(batch=…)`` was given.
         every: when to measure: a number of steps, or a schedule of :mod:`lazyrich.schedules` (any function of a ``Moment``).
-            By default log-spaced, and never more than 2 % of the time; on several processes log-spaced.
+            By default log-spaced, and never more than 1.5 % of the time; on several processes log-spaced.
         preset: by cost: "light" is D_LR with its error, rank and the other references; "standard" adds the curves, neural
             collapse and the comparison measures; "full" adds every layer, S_init and the change of the tangent kernel (the
             latter two not where a series is resumed, for the start is not known then).

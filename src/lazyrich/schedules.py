@@ -110,7 +110,7 @@ def loss_falls(factor: float = 0.5) -> Schedule:
     return due
 
 
-def within(share: float = 0.02, per_decade: int = 8) -> Schedule:
+def within(share: float = 0.015, per_decade: int = 8) -> Schedule:
     """Log-spaced, but an evaluation waits until measuring has taken no more than ``share`` of the time.
 
     This evaluation is counted, and the one when the monitor closes, which is taken however little time is left for it.
