@@ -49,12 +49,12 @@ class TestSteps:
         [
             ("step=100.ckpt", 100), ("model_0010.pt", 10), ("epoch=1-step=300.ckpt", 300), ("epoch=1-step=300-v1.ckpt", 300),
             ("epoch=3-val_loss=0.25.ckpt", 3), ("resnet18_v1.5_100.pth", 100), ("0.safetensors", 0),
-            ("global_step2000.bin", 2000),
+            ("global_step2000.bin", 2000), ("m²5.pt", 5),  # a superscript is no digit of a number
         ],
     )  # fmt: skip
     def test_from_the_name(self, tmp_path, name, step):
         (tmp_path / name).touch()
-        assert checkpoint_steps(tmp_path / name) == {step: tmp_path / name}
+        assert checkpoint_steps(tmp_path / name) == checkpoint_steps(tmp_path) == {step: tmp_path / name}
 
     def test_natural_order_of_a_folder_and_what_a_trainer_leaves_beside(self, tmp_path):
         for name in ("m9.pt", "m10.pt", "m100.pt", "optimizer.pt", "rng_state_0.pth", "training_args.bin", "notes.txt"):

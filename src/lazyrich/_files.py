@@ -42,5 +42,15 @@ def folder_name(name: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """A key that sorts 9 before 10.
+
+    >>> sorted(["step-10", "step-9", "step"], key=natural)
+    ['step', 'step-9', 'step-10']
+    """
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
 def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error)

@@ -257,6 +257,11 @@ def frozen(data: Any, num_samples: int, share: tuple[int, int] = (0, 1)) -> list
     return kept
 
 
+def raw_bytes(x: Tensor) -> bytes:
+    """The bytes of a dense tensor's elements, in order."""
+    return x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
 def copied(value: Any) -> Any:
     """Nested values whose tensors nobody else holds."""
     if isinstance(value, Tensor):

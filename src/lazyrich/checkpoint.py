@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -13,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ._extras import needs
-from .errors import CheckpointError
+from ._stored import read_json
+from .errors import CheckpointError, DataError
 
 _NESTED = ("state_dict", "model_state_dict", "model", "module", "weights")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -67,8 +67,8 @@ def weight_files(path: Path) -> list[Path]:
 
 def _parts(index: Path) -> list[Path]:
     try:
-        names = sorted({Path(str(name)).name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        names = sorted({Path(str(name)).name for name in read_json(index)["weight_map"].values()})
+    except (DataError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {index.parent} has a damaged index, {index.name}: {error}") from error
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing or not names:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ._files import natural
 from .checkpoint import is_checkpoint_folder
 from .errors import CheckpointError
 
@@ -61,7 +62,7 @@ def _expanded(given: str) -> Iterator[Path]:
         matches = [match for match in matches if not _NO_WEIGHTS.fullmatch(match.name)]
         if not matches:
             raise CheckpointError(f"checkpoints: nothing matches {given}")
-        for match in sorted(matches, key=_natural):
+        for match in sorted(matches, key=lambda path: natural(str(path))):
             yield from [match] if match.is_file() else _inside(match)
     else:
         raise CheckpointError(f"checkpoint {given} does not exist")
@@ -69,7 +70,7 @@ def _expanded(given: str) -> Iterator[Path]:
 
 def _inside(folder: Path) -> list[Path]:
     """The checkpoint folders in a folder, or itself if it is one, or else the files."""
-    entries = sorted(folder.iterdir(), key=_natural)
+    entries = sorted(folder.iterdir(), key=lambda path: natural(str(path)))
     folders = [entry for entry in entries if entry.is_dir() and is_checkpoint_folder(entry)]
     if folders or is_checkpoint_folder(folder):
         return folders or [folder]
@@ -85,9 +86,3 @@ def _step(path: Path) -> int:
     if not numbers:
         raise CheckpointError(f"no number in the name of {path} tells its step: leave it out, or give the steps by --steps")
     return int(numbers[-1])
-
-
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """Sorts 9 before 10."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from .batches import Batch, batches, copied, first_dimension, rows_of, tensors_in
+from .batches import Batch, batches, copied, first_dimension, raw_bytes, rows_of, tensors_in
 from .capture import Tap
 from .errors import NondeterminismError
 from .processes import Processes
@@ -120,9 +120,9 @@ def _content(batch: Batch) -> Any:
 def _samples(batch: Batch) -> Iterator[bytes]:
     """Every sample of a batch as bytes."""
     size = first_dimension(batch.inputs)
-    tensors = [x.detach().cpu().contiguous() for x in tensors_in(_content(batch)) if x.ndim and len(x) == size]
+    tensors = [x for x in tensors_in(_content(batch)) if x.ndim and len(x) == size]
     for row in range(size):
-        yield b"".join(bytes(x[row].reshape(-1).view(torch.uint8).tolist()) for x in tensors)
+        yield b"".join(raw_bytes(x[row]) for x in tensors)
 
 
 def _same(first: Any, second: Any) -> bool:

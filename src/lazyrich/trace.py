@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ._files import write_text
 from ._stored import read_object
-from .batches import first_dimension, frozen, tensors_in
+from .batches import first_dimension, frozen, raw_bytes, tensors_in
 from .capture import unwrapped
 from .checkpoint import load_checkpoint, weight_files
 from .checkpoint_steps import Paths, checkpoint_steps
@@ -174,8 +174,8 @@ def _data_digest(probe: list[Any]) -> str:
     parts = []
     for batch in probe:
         for x in tensors_in(batch):
-            x = (x if x.layout == torch.strided else x.to_dense()).cpu()
-            parts += [f"{x.dtype}{tuple(x.shape)}".encode(), x.reshape(-1).view(torch.uint8).numpy().tobytes()]
+            x = x if x.layout == torch.strided else x.to_dense()
+            parts += [f"{x.dtype}{tuple(x.shape)}".encode(), raw_bytes(x)]
     return _digest(*parts)
 
 

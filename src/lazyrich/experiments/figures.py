@@ -11,6 +11,7 @@ import numpy as np
 
 from .._extras import needs
 from .._files import write_whole
+from .._spread import mean, sd
 from ..plot import COLOURS, FAINT, INK, quiet
 from ..plot_series import TITLES, as_text, band, draw_curves, draw_moments, label_curves, over_steps
 from .experiment import Results, When, at_the_end
@@ -83,10 +84,11 @@ def over_factor(
     for axis, measure in zip(axes.flat, measures, strict=False):
         for (name, places), colour in zip(lines.items(), COLOURS, strict=False):
             x = np.array(list(places.values()), float)
-            values = np.array([[run[measure][when(run)] for run in results.runs[c]] for c in places])
+            values = np.array([[run[measure][when(run)] for run in results.runs[c]] for c in places]).T
             axis.errorbar(
-                x, _mean(values), yerr=_sd(values), color=colour, marker="o", ms=4, lw=1.5, capsize=2.5, label=as_text(name)
-            )
+                x, mean(values), yerr=np.nan_to_num(sd(values)), color=colour, label=as_text(name),
+                marker="o", ms=4, lw=1.5, capsize=2.5,
+            )  # fmt: skip
         if scale == "log" and min(given) > 0:
             axis.set_xscale("log")
             axis.set_xticks(sorted(given), [f"{value:,g}" for value in sorted(given)])
@@ -129,23 +131,11 @@ def side_by_side(results: Results, path: Path, moments: Mapping[str, tuple[str, 
 
 
 def _band(axis: Any, runs: list[Run], measure: str, colour: str) -> None:
-    values = np.array([run[measure] for run in runs]).T
+    values = np.array([run[measure] for run in runs])
     if np.isnan(values).all():
         return
-    mean, sd = _mean(values), _sd(values)
-    band(axis, runs[0].steps, mean, sd, colour, TITLES.get(measure, measure))
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Over seeds (the last axis), without what could not be measured."""
-    known = ~np.isnan(values)
-    return np.where(known, values, 0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)
-
-
-def _sd(values: np.ndarray) -> np.ndarray:
-    known = ~np.isnan(values)
-    squares = np.where(known, values - _mean(values)[..., None], 0) ** 2
-    return np.sqrt(squares.sum(-1) / np.maximum(known.sum(-1) - 1, 1))
+    middle, spread = mean(values), np.nan_to_num(sd(values))
+    band(axis, runs[0].steps, middle, spread, colour, TITLES.get(measure, measure))
 
 
 def _figure(width: float, height: float) -> Any:

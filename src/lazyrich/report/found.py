@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .._files import folder_name
+from .._files import folder_name, natural
+from .._stored import read_json
 from ..errors import DataError
 from ..richness import SCHEMA, Richness, load
 from ..series import Evaluation, Series, SeriesFolder
@@ -90,14 +90,14 @@ def _folders(path: Path) -> Iterator[Path]:
     for here, below, _ in os.walk(path):
         folder = Path(here)
         deep = len(folder.relative_to(path).parts) >= DEPTH
-        below[:] = [] if deep else sorted((b for b in below if not b.startswith(".") and b != "curves"), key=_natural)
+        below[:] = [] if deep else sorted((b for b in below if not b.startswith(".") and b != "curves"), key=natural)
         yield folder
 
 
 def _measurements(path: Path) -> list[Run]:
     runs = []
     for folder in _folders(path):
-        for file in sorted(folder.glob("*.json"), key=lambda f: _natural(f.name)):
+        for file in sorted(folder.glob("*.json"), key=lambda f: natural(f.name)):
             if file.name == "richness.json":
                 runs.append(measured(_name(path, folder), load(file)))
             elif _is_result(file):
@@ -150,11 +150,6 @@ def _name(path: Path, folder: Path) -> str:
     return "/".join(parts) or path.resolve().name
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """So that width-2 comes before width-10."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
-
-
 def _rows(path: Path) -> list[tuple[str, int, int, str, float]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -185,9 +180,9 @@ def _facts(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = read_json(path)
         given = {"command": about["command"], "device": about.get("device"), "precision": about.get("precision")}
         versions = ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items())
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (DataError, KeyError, TypeError, AttributeError):
         return {}  # another program's file of that name
     return {label: str(value) for label, value in (given | {"versions": versions}).items() if value}

@@ -12,7 +12,10 @@ from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+
 from .._extras import needs
+from .._spread import mean, sd
 from ..plot import COLOURS
 from .found import Found, Run
 from .measures import ACCURACIES, ERRORS, formatted, label, ordered
@@ -116,14 +119,14 @@ def _described(run: Run) -> str:
 
 def _last(run: Run, name: str) -> tuple[float | None, float | None]:
     """A measure at the end: mean and spread over seeds, or the value and the standard error that goes with it."""
-    given = [v for series in run.seeds if name in series.measures and (v := series.last(name)) == v]
-    if not given:
-        return None, None
-    mean = sum(given) / len(given)
+    given = np.array([series.last(name) for series in run.seeds])
     if len(run.seeds) > 1:
-        spread = (sum((v - mean) ** 2 for v in given) / (len(given) - 1)) ** 0.5 if len(given) > 1 else None
-        return mean, spread
-    return mean, _last(run, ERRORS[name])[0] if name in ERRORS else None
+        return _known(mean(given)), _known(sd(given))
+    return _known(given[0]), _last(run, ERRORS[name])[0] if name in ERRORS else None
+
+
+def _known(value: np.ndarray) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _tiles(run: Run) -> str:

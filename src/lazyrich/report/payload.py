@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .._spread import mean, sd
 from ..series import Series
 from .found import Found, Run, shared_steps
 from .measures import ACCURACIES, COLLAPSE, LAYER, label, ordered
@@ -51,21 +52,21 @@ def curves(run: Run, runs: int) -> dict[str, Any]:
     for name in CURVES:
         taken = [_taken([c[name] for c in sets if name in c], k) for sets in held.values()]
         if any(len(values) for values in taken):
-            found[name] = [_rounded(_mean(values), 3) for values in taken]
+            found[name] = [_rounded(mean(values), 3) for values in taken]
             if len(run.seeds) > 1:
-                found[name + "_sd"] = [_rounded(_sd(values), 2) for values in taken]
+                found[name + "_sd"] = [_rounded(sd(values), 2) for values in taken]
     return found
 
 
 def _numbers(run: Run, runs: int) -> dict[str, Any]:
     steps = _steps(run, runs)
     names = {name for series in run.seeds for name in series.measures}
-    values, sd = {}, {}
+    values, spread = {}, {}
     for name in names:
         seeds = np.array([_at(series, name, steps) for series in run.seeds])
-        values[name] = _rounded(_mean(seeds))
+        values[name] = _rounded(mean(seeds))
         if len(run.seeds) > 1:
-            sd[name] = _rounded(_sd(seeds))
+            spread[name] = _rounded(sd(seeds))
     layers = list(dict.fromkeys(n.removeprefix(LAYER) for s in run.seeds for n in s.measures if n.startswith(LAYER)))
     described = {} if run.result is None else run.result.layers
     more = {
@@ -79,7 +80,7 @@ def _numbers(run: Run, runs: int) -> dict[str, Any]:
         "measured": run.result is not None,
         "steps": steps.tolist(),
         "values": {name: values[name] for name in sorted(names)},
-        **({"sd": {name: sd[name] for name in sorted(names)}} if sd else {}),
+        **({"sd": {name: spread[name] for name in sorted(names)}} if spread else {}),
         "layers": layers,
         **(more if described else {}),
     }
@@ -133,19 +134,6 @@ def _taken(seeds: list[np.ndarray], k: np.ndarray) -> np.ndarray:
     for row, curve in zip(taken, seeds, strict=True):
         row[k <= len(curve)] = curve[k[k <= len(curve)] - 1]
     return taken
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Over seeds (the first axis), of those that are known."""
-    known = np.isfinite(values)
-    return np.where(known, values, 0).sum(0) / np.where(known.any(0), known.sum(0), np.nan)
-
-
-def _sd(values: np.ndarray) -> np.ndarray:
-    """Over seeds; NaN where fewer than two are known."""
-    known = np.isfinite(values)
-    squares = np.where(known, values - _mean(values), 0) ** 2
-    return np.sqrt(squares.sum(0) / np.where(known.sum(0) > 1, known.sum(0) - 1, np.nan))
 
 
 def _rounded(values: np.ndarray, digits: int = 5) -> list[float | int | None]:
