@@ -21,7 +21,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
     def setup(trained: str) -> Setup:
         return Setup(
             data=Images("mnist", train=images, test=10_000, encoded=HEIGHT),
-            model=Mlp(width=512, depth=4),
+            model=Mlp(width=512, depth=4, init_scale=None if preset == "quick" else 1.0),
             loss=Loss("squared"),
             optimizer=Optimizer("adam", 1e-3),
             steps=steps,
