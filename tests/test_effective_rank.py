@@ -88,3 +88,20 @@ def test_dead_features():
         assert function(torch.full((10, 3), 2.5)) == pytest.approx(1, rel=1e-5)
         with pytest.raises(DegenerateError, match="features are all zero"):
             function(torch.zeros(10, 3))
+
+
+def test_rankme_of_an_offset_in_single_precision():
+    """The raw singular values under the offset's are the covariance's, and no rounding of it."""
+    x = features(offset=1e4, dtype=torch.float32)
+    gram = Gram(retain=0)
+    gram.update(x)
+    assert rankme(gram) == pytest.approx(reference.ranks(x.double().numpy())["rankme"], rel=1e-5)
+
+
+@every
+def test_what_a_gram_keeps_is_forgotten_with_more_rows(name):
+    x, gram = features(), Gram(retain=0)
+    gram.update(x[:60])
+    RANKS[name](gram)
+    gram.update(x[60:])
+    assert RANKS[name](gram) == pytest.approx(RANKS[name](x), rel=1e-9)

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import lazyrich
 from lazyrich import DataError, Gram, NonFiniteError
 from lazyrich.functional import feature_spectrum, low_rank_estimate, low_rank_measure
 
@@ -383,3 +385,75 @@ def test_spectrum_reads_the_same_gram():
     spectrum = feature_spectrum(filled(x, f, t, [N]))
     expected = torch.linalg.svdvals(x).square() / N
     assert_close(torch.from_numpy(spectrum.eigenvalues), expected, rtol=1e-8, atol=1e-9)
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations for whose result the host would have to wait on an accelerator."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.__name__.partition(".")[0]
+        if name in self.WAITING:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+class TestAccelerators:
+    """As on one: the CPU is taken off the list of devices whose numbers are looked at as they come."""
+
+    @pytest.fixture(autouse=True)
+    def away(self, monkeypatch):
+        monkeypatch.setattr("lazyrich._checked.ON_HOST", ())
+
+    def test_no_update_waits(self):
+        x, f, t = data(dtype=torch.float32)
+        gram = Gram(retain=100)
+        with Waits() as waits:
+            for start in range(0, N, 300):
+                rows = slice(start, start + 300)
+                gram.update(x[rows], f[rows], t[rows])
+            assert waits.found == []
+            float(gram.mean("features")[0])
+            assert waits.found  # so it does count
+
+    @pytest.mark.parametrize("block", [0, 1, 2])
+    @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+    def test_what_is_not_finite_is_found_when_read(self, block, wrong):
+        blocks = data()
+        blocks = [b.double() for b in blocks]
+        blocks[block][700, 1] = wrong
+        gram = filled(*blocks, [300] * 8 + [100])
+        with pytest.raises(NonFiniteError, match="in batch 2"):
+            gram.mean("features")
+        metric = lazyrich.EffectiveRank()
+        metric.update(*blocks)
+        with pytest.raises(NonFiniteError, match="NaN or infinity"):
+            metric.compute()
+
+
+class TestReadings:
+    def test_are_computed_once_and_forgotten_when_rows_come(self):
+        gram = filled(*data(), [N])
+        first = gram.block("features", "features", centered=True)
+        assert gram.block("features", "features", centered=True) is first
+        gram.update(*(b[:5] for b in data(seed=1)))
+        assert not torch.equal(gram.block("features", "features", centered=True), first)
+        before = gram.mean("features"), gram.block("outputs", "outputs")
+        gram.merge(filled(*data(seed=2), [N]))
+        assert not torch.equal(gram.block("outputs", "outputs"), before[1])
+
+    def test_second_moments_are_symmetric_to_the_bit(self):
+        second = filled(*data(dtype=torch.float32), [N]).block("features", "features")
+        assert torch.equal(second, second.T)
+
+    @pytest.mark.parametrize("p", [1, 127, 128, 129, 300])
+    def test_widths_around_the_panels(self, p):
+        x = torch.randn(50, p, dtype=torch.float64, generator=torch.Generator().manual_seed(p))
+        gram = Gram()
+        gram.update(x)
+        assert_close(gram.block("features", "features"), x.T @ x / 50)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -319,9 +320,12 @@ class TestCorrection:
 
         gram = Gram()
         gram.update(x, f)
-        rows = _jackknife._rows(gram, span_of(gram, "outputs"))
-        alignment = ((rows.x @ rows.covariance) * rows.x).sum(1)
-        found = _jackknife._second_order_variance(rows, power, norm2, alignment)
+        sample = _jackknife._sampled(gram)
+        along = sample.x @ (gram.block("features", "features", centered=True) * sample.unit**2)
+        plug_in = norm2 * sample.unit**4  # the derivatives are of the plug-in
+        pairs = _jackknife.norm_pairs(sample.kernel, along @ sample.x.T, (along * sample.x).sum(1), plug_in)
+        rows = _jackknife._rows(gram, replace(sample, pairs=pairs), span_of(gram, "outputs"))
+        found = _jackknife._second_order_variance(rows, power)
         assert_close(found, expected, rtol=2e-3 if power == 0.5 else 1e-9, atol=0)  # a coarse quadrature stands for B^{-1/2}
 
     def test_the_interval_uses_students_quantile(self):

@@ -9,6 +9,7 @@ from torch import nn
 
 import lazyrich
 from lazyrich import DataError, Richness, measure
+from lazyrich.batches import batches, num_batches
 from lazyrich.functional import feature_spectrum, held_out_quality, low_rank_estimate, neural_collapse
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
@@ -124,6 +125,21 @@ class TestProgress:
         measure(model, x)
         assert capsys.readouterr() == ("", "")
 
+    @pytest.mark.parametrize(
+        ("data", "expected"),
+        [
+            (torch.zeros(600, 8), 3),
+            ((torch.zeros(512, 8), torch.zeros(512)), 2),
+            ({"inputs": torch.zeros(600, 8), "labels": torch.zeros(600)}, 1),
+            ([torch.zeros(5, 8)] * 4, 4),
+            (iter([torch.zeros(5, 8)]), None),
+        ],
+    )
+    def test_knows_how_many_batches_come(self, data, expected):
+        assert num_batches(data) == expected
+        if expected is not None:
+            assert len(list(batches(data, None))) == expected
+
     def test_on_standard_error(self, network, capsys):
         model, x, *_ = network
         measure(model, x, progress=True)
@@ -159,7 +175,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("change", "match"),
         [
-            (lambda v: v.update(schema_version=99), "schema version 99, this release reads 2: read it with"),
+            (lambda v: v.update(schema_version=99), "schema version 99, this release reads 2 and 3: read it with"),
             (lambda v: v.update(schema="other"), "expected a JSON object with schema"),
             (lambda v: v.pop("low_rank"), "low_rank missing"),
             (lambda v: v.update(spectrum=3), "not a whole lazyrich result"),

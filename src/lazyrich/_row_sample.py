@@ -48,7 +48,7 @@ class RowSample:
             return
         self._numbers.numpy()[slots] = everything[coming]
         device = self.storage[0].device
-        place, taken = torch.from_numpy(slots).to(device), torch.from_numpy(coming - held).to(device)
+        place, taken = (torch.from_numpy(i).to(device, non_blocking=True) for i in (slots, coming - held))
         for old, new in zip(self.storage, rows, strict=True):
             old.index_copy_(0, place, new[taken])
         self.count = min(capacity, len(everything))

@@ -31,3 +31,7 @@ class MissingExtraError(ImportError):
 
 class RankWarning(UserWarning):
     """D_LR depends on which small output directions are counted; see ``low_rank_band``."""
+
+
+class ConvergenceWarning(UserWarning):
+    """The leading part of a large spectrum was not found to its tolerance; the message says how far off it is."""

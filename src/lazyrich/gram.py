@@ -2,9 +2,8 @@
 
 The stack of functions is ``h(x) = [features | outputs | targets]``. What is kept of n samples is
 
-* the sums of ``w``, ``w²``, ``w·h`` and ``w·h·hᵀ`` about a *pilot mean* (the mean of the first rows). Without the shift a
-  common offset of the features, which every ReLU network has, would drown their covariance in rounding;
-* ``Σ w²‖Φ - Φ̄‖⁴``, which the unbiased estimate of ``‖cov Φ‖_F²`` needs;
+* the sums of ``w``, ``w²``, ``w·h``, ``w·h·hᵀ`` and ``w²‖Φ‖⁴`` about a pilot mean, see ``_moments.py``; the last is for the
+  unbiased estimate of ``‖cov Φ‖_F²``;
 * a uniform random subset of at most ``retain`` rows, on which the delete-one jackknife is evaluated.
 
 Products of features with features are formed in the activations' precision (float32 for half types), everything that
@@ -12,25 +11,31 @@ involves outputs or targets in float64: a singular value read off a product is o
 product's rounding, and the rank of the outputs is decided on such values. All sums are float64.
 
 Rows are processed in blocks of fixed size whatever the size of the batches, so that batches of one are as fast, and
-give the same bits, as one batch of everything. Memory is O((p + C)²), independent of n.
+give the same bits, as one batch of everything. Memory is O((p + C)²), independent of n. On an accelerator no batch waits for
+it: whether the numbers are finite is looked at when the sums are read.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ._checked import checked
+from ._moments import NAMES, Moments
 from ._row_sample import RowSample
 from .errors import DataError, NonFiniteError
 from .processes import Processes
 
 BLOCK_ROWS = 1024
-LARGEST = 1e60  # beyond, sums of fourth powers leave float64
 STATE = (
-    "header", "sum", "features", "cross", "small", "quartic", "cubic", "square", "pilot",
+    "header", *NAMES, "pilot",
     "pending_features", "pending_small", "pending_weights", "kept_features", "kept_small", "kept_weights", "kept_numbers",
 )  # fmt: skip
+T = TypeVar("T")
 
 
 class Gram:
@@ -69,6 +74,8 @@ class Gram:
         self._device = torch.device("cpu")
         self._pending_rows = 0
         self._header = torch.zeros(len(self._COUNTS) + 8, dtype=torch.float64)
+        self._bad_batch: Tensor | None = None
+        self._readings: dict[str, Any] = {}
         self._publish()
 
     # --- filling -------------------------------------------------------------------------------------------------
@@ -92,27 +99,12 @@ class Gram:
             NonFiniteError: NaN or infinity in the batch.
             DataError: lengths or widths that do not match, negative weights.
         """
-        given = {"features": features, "outputs": outputs, "targets": targets}
-        blocks = {name: x.detach() for name, x in given.items() if x is not None}
-        widths = {name: x.shape[-1] for name, x in blocks.items()}
-        n = len(features)
-        for name, x in blocks.items():
-            if x.ndim != 2 or len(x) != n:
-                raise DataError(f"{name} must have shape (n, width) with n = {n} rows as the features, got {tuple(x.shape)}")
-            if x.shape[1] == 0:
-                raise DataError(f"{name} have no columns, shape {tuple(x.shape)}")
-            if name != "targets" and not x.is_floating_point():
-                raise TypeError(f"{name} must be floating point, got {x.dtype}; convert them with .float()")
+        blocks, weights, finite = checked(features, outputs, targets, weights, self._updates)
+        widths = {name: x.shape[1] for name, x in blocks.items()}
         if self._widths and widths != self._widths:
             raise DataError(f"this batch has blocks {widths}, the batches before it {self._widths}")
-        for name, x in blocks.items():
-            self._check_finite(name, x)
-        if weights is not None:
-            weights = weights.detach().to(features.device, torch.float64)
-            if weights.shape != (n,):
-                raise DataError(f"weights must have shape ({n},), one for each row, got {tuple(weights.shape)}")
-            if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
-                raise DataError("weights must be finite and not negative")
+        if finite is not None:
+            self._note_finite(finite)
         self._updates += 1
         if not self._widths:
             self._start(blocks, widths)
@@ -122,23 +114,17 @@ class Gram:
         if weights is not None:
             self.uniform = False
             if bool((weights == 0).any()):
-                keep = weights > 0
-                blocks, weights = {name: x[keep] for name, x in blocks.items()}, weights[keep]
+                keep = (weights > 0).nonzero().flatten()
+                weights = weights[keep]
+                blocks = {name: x[keep.to(x.device)] for name, x in blocks.items()}
         self._append(blocks, weights)
 
-    def _check_finite(self, name: str, x: Tensor) -> None:
-        if x.numel() == 0 or not x.is_floating_point():
-            return
-        low, high = torch.aminmax(x)
-        if not (bool(torch.isfinite(low)) and bool(torch.isfinite(high))):
-            row = int((~torch.isfinite(x)).any(dim=1).nonzero()[0])
-            raise NonFiniteError(
-                f"{name} hold NaN or infinity in batch {self._updates} (row {row} of {len(x)}, counting from 0); "
-                "find the layer or the sample that produces it before you measure"
-            )
-        largest = max(-float(low), float(high))
-        if largest > LARGEST:
-            raise DataError(f"{name} reach {largest:.1e}, and powers of that overflow; divide them by a constant first")
+    def _note_finite(self, finite: Tensor) -> None:
+        """Writes down, on the device, the first batch that is not finite; ``_ready`` reads it."""
+        if self._bad_batch is None:
+            self._bad_batch = torch.full((), torch.inf, dtype=torch.float64, device=finite.device)
+        number = torch.where(finite.to(self._bad_batch.device), torch.inf, float(self._updates))
+        self._bad_batch = torch.minimum(self._bad_batch, number.double())
 
     def _start(self, blocks: dict[str, Tensor], widths: dict[str, int]) -> None:
         self._widths = widths
@@ -155,29 +141,28 @@ class Gram:
         def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
             return torch.zeros(*shape, dtype=dtype, device=self._device)
 
-        self._pending = (zeros(BLOCK_ROWS, p, dtype=product_dtype), zeros(BLOCK_ROWS, small), zeros(BLOCK_ROWS))
-        self._pilot = zeros(p + small)
-        self._sum = zeros(p + small)  # Σ w h
-        self._features = zeros(p, p)  # Σ w Φ Φᵀ
-        self._cross = zeros(p, small)  # Σ w Φ [f̂|f*]ᵀ
-        self._small = zeros(small, small)
-        self._quartic = zeros(1)  # Σ w²‖Φ‖⁴
-        self._cubic = zeros(p)  # Σ w²‖Φ‖²Φ
-        self._square = zeros(p + 1)  # Σ w² [Φ|‖Φ‖²]
+        # weights stay on the CPU, where they are added up
+        self._pending = (zeros(BLOCK_ROWS, p, dtype=product_dtype), zeros(BLOCK_ROWS, small), zeros(BLOCK_ROWS).cpu())
+        self._moments = Moments(p, small, self._device)
         room = (zeros(self.retain, p, dtype=product_dtype), zeros(self.retain, small), zeros(self.retain))
         self._kept = RowSample(room, torch.zeros(self.retain, dtype=torch.int64))
 
     def _append(self, blocks: dict[str, Tensor], weights: Tensor | None) -> None:
         features, n = blocks["features"], len(blocks["features"])
         others = [x for name, x in blocks.items() if name != "features"]
+        self._readings.clear()
         start = 0
         while start < n:
             room = min(BLOCK_ROWS - self._pending_rows, n - start)
             rows, place = slice(start, start + room), slice(self._pending_rows, self._pending_rows + room)
             self._pending[0][place].copy_(features[rows])
             if others:
-                torch.cat([x[rows].to(self._device, torch.float64) for x in others], dim=1, out=self._pending[1][place])
-            self._pending[2][place] = 1.0 if weights is None else weights[rows].to(self._device)
+                torch.cat(
+                    [x[rows].to(self._device, torch.float64, non_blocking=True) for x in others],
+                    dim=1,
+                    out=self._pending[1][place],
+                )
+            self._pending[2][place] = 1.0 if weights is None else weights[rows]
             self._pending_rows += room
             start += room
             if self._pending_rows == BLOCK_ROWS:
@@ -191,34 +176,14 @@ class Gram:
             return
         features, small, weights = (x[:m] for x in self._pending)
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+            there = weights.to(self._device, non_blocking=True)
             numbers = self.first_row + self.row_step * np.arange(self.num_rows, self.num_rows + m)
-            self._kept.offer((features, small, weights), numbers)
+            self._kept.offer((features, small, there), numbers)
             if self.num_rows == 0:
-                share = weights / weights.sum()
-                self._pilot.copy_(torch.cat([(share @ features.double()).to(features.dtype), share @ small]))
-            p = self._widths["features"]
-            y, z = features - self._pilot[:p].to(features.dtype), small - self._pilot[p:]
-            # A power of two brings the block to order one: squares neither overflow nor vanish in float32.
-            scale = torch.exp2(-torch.frexp(y.abs().amax().clamp_min(torch.finfo(y.dtype).tiny)).exponent.to(y.dtype))
-            y *= scale
-            back = 1.0 / scale.double()
-            yd, wz = y.double(), z * weights.unsqueeze(1)
-            if self.uniform:
-                product = (y.T @ y).double()
-            else:
-                most = weights.amax()  # so that very small weights survive float32
-                product = ((y * (weights / most).to(y.dtype).unsqueeze(1)).T @ y).double() * most
-            self._features += product * back**2
-            self._cross += (yd.T @ wz) * back
-            self._small += wz.T @ z
-            self._sum += torch.cat([(weights @ yd) * back, wz.sum(0)])
-            norm = yd.square().sum(1)
-            w2 = weights.square()
-            self._quartic += (w2 @ norm.square()) * back**4
-            self._cubic += ((w2 * norm) @ yd) * back**3
-            self._square += torch.cat([(w2 @ yd) * back, (w2 @ norm).reshape(1) * back**2])
-        self.weight_sum += float(weights.sum())
-        self.squared_weight_sum += float(weights.square().sum())
+                self._moments.start(features, small, there)
+            self._moments.add(features, small, None if self.uniform else there)
+        self.weight_sum += m if self.uniform else float(weights.sum())
+        self.squared_weight_sum += m if self.uniform else float(weights.square().sum())
         self.num_rows += m
         self._pending_rows = 0
         self._publish()
@@ -233,6 +198,7 @@ class Gram:
             self.load_state_dict(other.state_dict())
             return self
         self._must_match(other._widths, other.product_eps)
+        self._readings.clear()
         self._flush()
         other._flush()
         if other.num_rows == 0:
@@ -240,8 +206,8 @@ class Gram:
         if self.num_rows == 0:
             self.load_state_dict(other.state_dict())
             return self
-        for name, value in other._about(other._pilot - self._pilot.to(other._device)).items():
-            getattr(self, name).add_(value.to(self._device))
+        for name, value in other._about(other._moments.pilot - self._moments.pilot.to(other._device)).items():
+            getattr(self._moments, name).add_(value.to(self._device))
         self._kept.offer(tuple(x.to(self._device) for x in other._kept.rows), other._kept.numbers)
         self._eps = {name: max(eps, other._eps[name]) for name, eps in self._eps.items()}
         for name in ("num_rows", "weight_sum", "squared_weight_sum", "_updates"):
@@ -257,11 +223,12 @@ class Gram:
             DataError: on every process, if their blocks or dtypes do not match.
         """
         mine = None
+        self._readings.clear()
         if self.count:
             self._flush()
             counts = (self.num_rows, self.weight_sum, self.squared_weight_sum, self._updates)
             kept = tuple(x.cpu() for x in self._kept.rows), self._kept.numbers
-            mine = (self._widths, self._eps, self.product_eps, self.uniform, self._pilot.cpu(), counts, kept)
+            mine = (self._widths, self._eps, self.product_eps, self.uniform, self._moments.pilot.cpu(), counts, kept)
         every = [head for head in processes.gather(mine) if head is not None]
         if not every or not processes.together:
             return
@@ -272,15 +239,15 @@ class Gram:
             if head[2] != product_eps:
                 raise DataError("the processes disagree on the dtype of the features: single and double precision")
         if self.num_rows:
-            moved = self._about(self._pilot - pilot.to(self._device))
+            moved = self._about(self._moments.pilot - pilot.to(self._device))
         else:
             self._widths = widths
             self._allocate(torch.float64 if product_eps < 1e-10 else torch.float32)
-            moved = {name: getattr(self, name) for name in self._SUMS}
+            moved = self._moments.tensors()
         for name, value in moved.items():
             processes.add(value)
-            getattr(self, name).copy_(value)
-        self._pilot.copy_(pilot)
+            getattr(self._moments, name).copy_(value)
+        self._moments.pilot.copy_(pilot)
         self._eps = {name: max(head[1][name] for head in every) for name in widths}
         self.uniform = all(head[3] for head in every)
         totals = (sum(counts) for counts in zip(*(head[5] for head in every), strict=True))
@@ -299,37 +266,20 @@ class Gram:
 
     def _about(self, shift: Tensor) -> dict[str, Tensor]:
         """The sums of ``h + shift`` in place of ``h``, where ``h`` is measured from the pilot."""
-        p = self._widths["features"]
-        d, e, w, w2 = shift[:p], shift[p:], self.weight_sum, self.squared_weight_sum
-        sum_d, sum_e, square, norm = self._sum[:p], self._sum[p:], self._square[:p], self._square[p]
-        dd = d @ d
-        # Σ w²(y·d)y: exact while all weights are one, else from the retained rows (which are all rows while there are few).
+        along = self._along(shift[: self._widths["features"]])
+        return self._moments.about(shift, self.weight_sum, self.squared_weight_sum, along)
+
+    def _along(self, d: Tensor) -> Tensor:
+        """Σ w²(y·d)y: exact while all weights are one, else from the retained rows (which are all rows while there are few)."""
         if self.uniform:
-            projected = self._features @ d
-        else:
-            y, kept_weights = self._kept_deviation(), self._kept.rows[2]
-            projected = self.num_rows / max(len(y), 1) * ((kept_weights.square() * (y @ d)) @ y)
-        both = torch.outer(sum_d, d)
-        across = torch.outer(sum_e, e)
-        return {
-            "_sum": self._sum + w * shift,
-            "_features": self._features + both + both.T + w * torch.outer(d, d),
-            "_cross": self._cross + torch.outer(sum_d, e) + torch.outer(d, sum_e) + w * torch.outer(d, e),
-            "_small": self._small + across + across.T + w * torch.outer(e, e),
-            "_quartic": self._quartic
-            + 4 * (projected @ d)
-            + w2 * dd**2
-            + 4 * (self._cubic @ d)
-            + 2 * norm * dd
-            + 4 * (square @ d) * dd,
-            "_cubic": self._cubic + norm * d + 2 * projected + 2 * (square @ d) * d + dd * square + w2 * dd * d,
-            "_square": self._square + torch.cat([w2 * d, (2 * (square @ d) + w2 * dd).reshape(1)]),
-        }
+            upper = self._moments.features.triu()  # the diagonal counts once
+            return upper @ d + (d @ upper) - upper.diagonal() * d
+        y, weights = self._kept_deviation(), self._kept.rows[2]
+        return self.num_rows / max(len(y), 1) * ((weights.square() * (y @ d)) @ y)
 
     def _kept_deviation(self) -> Tensor:
-        return self._kept.rows[0].double() - self._pilot[: self._widths["features"]]
+        return self._kept.rows[0].double() - self._moments.pilot[: self._widths["features"]]
 
-    _SUMS = ("_sum", "_features", "_cross", "_small", "_quartic", "_cubic", "_square")
     _COUNTS = (
         "retain", "first_row", "row_step", "num_rows", "weight_sum", "squared_weight_sum", "uniform", "_updates", "_pending_rows",
     )  # fmt: skip
@@ -344,12 +294,12 @@ class Gram:
     def tensors(self) -> dict[str, Tensor]:
         """The whole state by name: the tensors themselves, which the Gram goes on writing into, and a header of all counts.
 
-        Once a batch was seen their shapes stay. ``header`` and ``kept_numbers`` are on the CPU.
+        Once a batch was seen their shapes stay. The header, pending weights and kept numbers are on the CPU.
         """
         if not self._widths:
             return {"header": self._header} | {name: torch.zeros(0, dtype=torch.float64) for name in STATE[1:]}
-        sums = [getattr(self, name) for name in self._SUMS]
-        values = [self._header, *sums, self._pilot, *self._pending, *self._kept.storage, self._kept._numbers]
+        sums = self._moments.tensors().values()
+        values = [self._header, *sums, self._moments.pilot, *self._pending, *self._kept.storage, self._kept._numbers]
         return dict(zip(STATE, values, strict=True))
 
     @classmethod
@@ -375,10 +325,8 @@ class Gram:
         gram._header = state["header"]
         if gram._widths:
             gram._device = state["sum"].device
-            _, *sums, pilot, a, b, c, x, y, z, numbers = (state[name] for name in STATE)
-            for name, value in zip(cls._SUMS, sums, strict=True):
-                setattr(gram, name, value)
-            gram._pilot, gram._pending = pilot, (a, b, c)
+            *_, pilot, a, b, c, x, y, z, numbers = (state[name] for name in STATE)
+            gram._moments, gram._pending = Moments.over(pilot, state), (a, b, c)
             gram._kept = RowSample((x, y, z), numbers, int(rest[0]))
         return gram
 
@@ -425,10 +373,8 @@ class Gram:
     @property
     def feature_rounding(self) -> float:
         """What rounding of the products may have left in the centred block of features, relative to it."""
-        about_pilot, covariance = (
-            self._features.diagonal().sum() / self.weight_sum,
-            self.block("features", "features", centered=True),
-        )
+        about_pilot = self._moments.features.diagonal().sum() / self.weight_sum
+        covariance = self.block("features", "features", centered=True)
         return self.product_eps * BLOCK_ROWS**0.5 * float(about_pilot / covariance.diagonal().sum())
 
     @property
@@ -439,22 +385,32 @@ class Gram:
     def mean(self, name: str) -> Tensor:
         """Weighted mean of a block, (width,) float64."""
         self._ready()
-        return self._pilot[self._columns(name)] + self._drift(name)
+        return self._moments.pilot[self._columns(name)] + self._drift(name)
 
     def block(self, first: str, second: str, *, centered: bool = False) -> Tensor:
         """Weighted second moment ⟨first|second⟩, (width, width) float64; with ``centered`` the covariance."""
         self._ready()
-        about_pilot = self._raw(first, second) / self.weight_sum
-        a, b = self._drift(first), self._drift(second)
-        covariance = about_pilot - torch.outer(a, b)
-        if centered:
-            return covariance
-        return covariance + torch.outer(self.mean(first), self.mean(second))
+        return self.reading(f"⟨{first}|{second}⟩ {centered}", lambda: self._block(first, second, centered))
+
+    def _block(self, first: str, second: str, centered: bool) -> Tensor:
+        covariance = self._raw(first, second) / self.weight_sum - torch.outer(self._drift(first), self._drift(second))
+        return covariance if centered else covariance + torch.outer(self.mean(first), self.mean(second))
+
+    def reading(self, name: str, compute: Callable[[], T]) -> T:
+        """What was read under this name before, or what ``compute`` gives now; forgotten when more rows come.
+
+        So an eigendecomposition, or a block, that many measures need is computed once. Nobody may write into it.
+        """
+        if name not in self._readings:
+            self._readings[name] = compute()
+        return self._readings[name]
 
     def fourth_moment(self) -> float:
         """Σ wᵢ²‖Φᵢ - Φ̄‖⁴ with weights that sum to one."""
         self._ready()
-        return float(self._about(-self._sum / self.weight_sum)["_quartic"]) / self.weight_sum**2
+        d = -self._drift("features")
+        moved = self._moments.quartic_about(d, self.squared_weight_sum, self._along(d))
+        return float(moved) / self.weight_sum**2
 
     def retained(self) -> tuple[dict[str, Tensor], Tensor]:
         """The retained rows by block (float64, features measured from their mean) and their weights (of a sum of one).
@@ -463,7 +419,7 @@ class Gram:
         """
         self._ready()
         order = self._kept.order()
-        rows = {"features": (self._kept_deviation() - self._drift("features"))[order]}
+        rows = {"features": self._kept.rows[0][order].double().sub_(self.mean("features"))}
         p = self._widths["features"]
         for name in list(self._widths)[1:]:
             columns = self._columns(name)
@@ -474,6 +430,14 @@ class Gram:
         if self.count == 0:
             raise DataError("no samples: the data were empty, or every weight was zero")
         self._flush()
+        if self._readings:
+            return
+        if not bool(torch.isfinite(self._moments.quartic + self._moments.small.sum())):
+            batch = "" if self._bad_batch is None else f" in batch {float(self._bad_batch):.0f}"
+            raise NonFiniteError(
+                f"features, outputs or targets held NaN or infinity, or numbers whose powers are{batch}, and now the sums do; "
+                "find the layer or the sample that produces it and measure anew"
+            )
 
     def _columns(self, name: str) -> slice:
         """Where a block lies in the stack; features come first."""
@@ -484,7 +448,7 @@ class Gram:
         return slice(start, start + self._widths[name])
 
     def _drift(self, name: str) -> Tensor:
-        return self._sum[self._columns(name)] / self.weight_sum
+        return self._moments.sum[self._columns(name)] / self.weight_sum
 
     def _raw(self, first: str, second: str) -> Tensor:
         if first != "features" and second == "features":
@@ -492,8 +456,8 @@ class Gram:
         p = self._widths["features"]
         rows, columns = self._columns(first), self._columns(second)
         if second == "features":
-            return self._features
+            return self._moments.second()
         columns = slice(columns.start - p, columns.stop - p)
         if first == "features":
-            return self._cross[:, columns]
-        return self._small[slice(rows.start - p, rows.stop - p), columns]
+            return self._moments.cross[:, columns]
+        return self._moments.small[slice(rows.start - p, rows.stop - p), columns]

@@ -20,7 +20,7 @@ from .layers import LayerTaps, Pooling
 from .narrow import NarrowGram
 from .passes import Pass, class_weights
 from .processes import Processes
-from .reading import compare, left_out, read_head, read_layers
+from .reading import left_out, read_head, read_layers
 from .richness import Richness
 from .undisturbed import undisturbed
 
@@ -104,9 +104,7 @@ def measure(
         run = Pass(tap, data, place, num_samples, sample_weights, per_class, processes, progress)
         taps = None if layers is None else LayerTaps(model, layers, pooling)
         gram, inner, beginning = _fill(run, taps, None if start is None else unwrapped(start))
-        comparison = compare(gram, model, start, beginning)
-        result, warning = read_head(gram, run)
-        result = replace(result, comparison=comparison)
+        result, warning = read_head(gram, run, start, beginning)
         if taps is not None:
             result = replace(result, layers=read_layers(inner, taps, run), notes=result.notes + left_out(taps))
         if nc4 and result.neural_collapse is not None:

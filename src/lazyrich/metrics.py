@@ -99,7 +99,7 @@ class GramMetric(Metric):
         def moved(x: Tensor) -> Tensor:
             return x.to(fn(torch.empty(0, dtype=x.dtype, device=x.device)).device)
 
-        return super()._apply(moved, (*exclude_state, "header", "kept_numbers"))
+        return super()._apply(moved, (*exclude_state, "header", "kept_numbers", "pending_weights"))
 
 
 class LowRankMeasure(GramMetric):

@@ -113,9 +113,16 @@ def plot_layers(results: dict[str, Richness], path: str | os.PathLike[str] | Non
 
 
 def _curves(axes: Any, name: str, r: Richness, colour: str) -> None:
-    k = np.arange(1, r.num_features + 1)
+    k = np.arange(1, len(r.spectrum.eigenvalues) + 1)
     kept = slice(0, r.spectrum.rank)
     style = {"color": colour, "lw": 1.6, "label": name}
+    if not r.spectrum.whole:  # a curve that breaks off has to say why
+        for axis in axes:
+            axis.axvline(k[-1], color=colour, lw=0.8, ls=":", zorder=0)
+        axes[0].annotate(
+            f"the leading {k[-1]:,} of {r.num_features:,}", (k[-1], 0.98), xycoords=("data", "axes fraction"), rotation=90,
+            ha="left", va="top", fontsize=7.5, color=colour,
+        )  # fmt: skip
     axes[0].plot(k[kept], r.spectrum.relative_eigenvalues[kept], **style)
     for axis, curve in zip(axes[1:], (r.spectrum.cumulative_quality, r.spectrum.cumulative_utilization), strict=True):
         if curve is not None:

@@ -7,25 +7,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .errors import DataError, RankWarning
+from .errors import DataError, DegenerateError, RankWarning
 from .functional import (
-    alpha_req,
-    effective_rank,
-    feature_spectrum,
     kernel_alignment,
     low_rank_estimate,
     low_rank_measure,
     neural_collapse,
     parameter_norm,
     participation_ratio,
-    rankme,
-    stable_rank,
     target_alignment,
 )
+from .functional._eigen import Eigen, decomposed
 from .functional._sketched import unprojected_norm
 from .functional._span import span_of
+from .functional.effective_rank import entropy_rank, rankme_of, stable_rank_of
 from .functional.low_rank import isotropic_reference, sketched_low_rank
 from .functional.neural_collapse import holds_labels
+from .functional.spectral_exponent import power_law
+from .functional.spectrum import convergence_note, spectrum_of
 from .gram import Gram
 from .layers import LayerTaps
 from .narrow import NarrowGram
@@ -35,8 +34,8 @@ from .richness import Comparison, LayerRichness, Richness
 IMBALANCE = 1.5  # classes whose shares differ by more are said to be unequal
 
 
-def read_head(gram: Gram, run: Pass) -> tuple[Richness, str | None]:
-    """The result, and what to warn of."""
+def read_head(gram: Gram, run: Pass, start: nn.Module | None, beginning: Gram | None) -> tuple[Richness, str | None]:
+    """The result, and what to warn of; ``beginning`` holds the features now and, as its outputs, those of the start."""
     notes = list(run.notes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # given once, at the user's line
@@ -48,6 +47,14 @@ def read_head(gram: Gram, run: Pass) -> tuple[Richness, str | None]:
         notes.append(warning)
     if run.positions:
         notes.append("each row is a position of an input; positions of one input are not independent, so no error is given")
+    moment, covariance = decomposed(gram, centered=False), decomposed(gram, centered=True)  # once for all that reads them
+    spectrum = spectrum_of(gram, moment, covariance)
+    if not spectrum.whole:
+        notes.append(
+            f"the spectrum is {spectrum.part}; effective rank, RankMe and α-ReQ need every eigenvalue and are left out: "
+            "lazyrich.functional takes them, in full, from the Gram of lazyrich.collect"
+        )
+    notes += [note] if (note := convergence_note(spectrum)) else []
     collapse = None
     if holds_labels(gram):
         collapse, note = _collapse(gram, run.tap.parameters[0])
@@ -67,12 +74,13 @@ def read_head(gram: Gram, run: Pass) -> tuple[Richness, str | None]:
         output_alignment_corrected=alignment.corrected,
         output_alignment_stderr=alignment.stderr,
         output_singular_values=estimate.singular_values,
-        spectrum=feature_spectrum(gram),
+        spectrum=spectrum,
         neural_collapse=collapse,
         num_samples=estimate.num_samples,
         num_features=gram.widths["features"],
         num_outputs=gram.num_outputs,
         head=run.tap.name,
+        comparison=_compare(gram, run.tap.model, start, beginning, moment, covariance),
         notes=tuple(notes),
     )
     return result, warning
@@ -95,21 +103,26 @@ def _collapse(gram: Gram, weight: Tensor | None) -> tuple[Any, str | None]:
     )
 
 
-def compare(gram: Gram, model: nn.Module, start: nn.Module | None, beginning: Gram | None) -> Comparison:
-    """What D_LR is compared with; ``beginning`` holds the features now and, as its outputs, those of the start."""
+def _compare(
+    gram: Gram, model: nn.Module, start: nn.Module | None, beginning: Gram | None, moment: Eigen, covariance: Eigen
+) -> Comparison:
     flat = any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules())  # holds a part of the parameters
     norm = parameter_norm(model, start) if not flat and any(True for _ in model.parameters()) else None
     try:
-        exponent = alpha_req(gram)
+        exponent = power_law(covariance.values, gram) if covariance.whole else None
     except DataError:  # too few ranks for a fit: no number rather than a bad one
         exponent = None
+    try:
+        with_targets = float(target_alignment(gram)) if "targets" in gram.widths else None
+    except DegenerateError:  # targets that do not vary have no kernel to be aligned with
+        with_targets = None
     return Comparison(
         participation_ratio=participation_ratio(gram),
-        effective_rank=effective_rank(gram),
-        rankme=rankme(gram),
-        stable_rank=stable_rank(gram),
+        effective_rank=entropy_rank(covariance.values, gram.count) if covariance.whole else None,
+        rankme=rankme_of(moment.values, gram) if moment.whole else None,
+        stable_rank=stable_rank_of(moment.values, moment.trace),
         spectral_exponent=None if exponent is None else exponent.alpha,
-        target_alignment=float(target_alignment(gram)) if "targets" in gram.widths else None,
+        target_alignment=with_targets,
         initial_alignment=None if beginning is None else float(kernel_alignment(beginning)),
         squared_parameter_norm=None if norm is None else norm.squared_norm,
         squared_parameter_distance=None if norm is None else norm.squared_distance,

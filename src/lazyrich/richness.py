@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCHEMA = "lazyrich.richness"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3  # 3: a spectrum may be the leading part; files of 2, whose spectra are whole, are read too
+_READABLE = (2, SCHEMA_VERSION)
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,15 @@ class Comparison:
             entropy of its eigenvalues.
         rankme, stable_rank: of the raw feature matrix.
         spectral_exponent: α of α-ReQ; None where too few eigenvalues are there to fit.
-        target_alignment: kernel-target alignment; None without targets.
+            Effective rank, RankMe and α-ReQ are None where only the leading part of the spectrum was found.
+        target_alignment: kernel-target alignment; None without targets, or where they do not vary.
         initial_alignment: S_init, the centred alignment of the feature kernel with that of the start; None without ``start``.
         squared_parameter_norm, squared_parameter_distance: ‖θ‖² and ‖θ - θ₀‖², the latter None without ``start``.
     """
 
     participation_ratio: float
-    effective_rank: float
-    rankme: float
+    effective_rank: float | None
+    rankme: float | None
     stable_rank: float
     spectral_exponent: float | None = None
     target_alignment: float | None = None
@@ -148,9 +150,9 @@ class Richness:
         """
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             raise DataError(f"not a lazyrich result: expected a JSON object with schema {SCHEMA!r}")
-        if values.get("schema_version") != SCHEMA_VERSION:
+        if values.get("schema_version") not in _READABLE:
             raise DataError(
-                f"schema version {values.get('schema_version')!r}, this release reads {SCHEMA_VERSION}: "
+                f"schema version {values.get('schema_version')!r}, this release reads {' and '.join(map(str, _READABLE))}: "
                 "read it with the release that wrote it"
             )
         known = {f.name for f in fields(cls)}
@@ -199,7 +201,10 @@ class Richness:
         return {name: float(value) for name, value in given.items() if value is not None}
 
     def curves(self) -> dict[str, np.ndarray]:
-        """(p,) each: ``relative_eigenvalues``, ``quality``, ``utilization`` (both cumulative) and ``contributions``."""
+        """(p,) each: ``relative_eigenvalues``, ``quality``, ``utilization`` (both cumulative) and ``contributions``.
+
+        Of a spectrum that is a leading part, (k,).
+        """
         given = {
             "relative_eigenvalues": self.spectrum.relative_eigenvalues,
             "quality": self.spectrum.cumulative_quality,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ._text import plain
 
 if TYPE_CHECKING:
+    from .functional import FeatureSpectrum
     from .richness import LayerRichness, Richness
     from .series import Series
 
@@ -94,9 +95,9 @@ _ROWS: dict[str, Any] = {
     "  bias-corrected  ": lambda r: _with_error(r.output_alignment_corrected, r.output_alignment_stderr),
     "output singular values": lambda r: _values(r.output_singular_values),
     "output rank": lambda r: f"{r.output_rank} of {r.num_outputs}",
-    "feature rank": lambda r: f"{r.spectrum.rank} of {r.num_features}",
-    "features for 95 % of the outputs": lambda r: _enough(r.spectrum.cumulative_utilization),
-    "features for 95 % of the targets": lambda r: _enough(r.spectrum.cumulative_quality),
+    "feature rank": lambda r: f"{'at least ' if r.spectrum.rank_is_bound else ''}{r.spectrum.rank} of {r.num_features}",
+    "features for 95 % of the outputs": lambda r: _enough(r.spectrum, r.spectrum.cumulative_utilization),
+    "features for 95 % of the targets": lambda r: _enough(r.spectrum, r.spectrum.cumulative_quality),
     "NC1  within / between classes": _collapse("nc1"),
     "NC2  unequal norms": _collapse("nc2_equinorm"),
     "NC2  unequal angles": _collapse("nc2_equiangular"),
@@ -123,11 +124,14 @@ _SERIES = {
 }  # fmt: skip
 
 
-def _enough(curve: Any) -> str:
+def _enough(spectrum: FeatureSpectrum, curve: Any) -> str:
     """How many features reach 95 % of everything, if they do."""
     if curve is None:
         return ""
-    return str(int((curve < 0.95).sum()) + 1) if curve[-1] >= 0.95 else f"never ({curve[-1]:.2f})"
+    if curve[-1] >= 0.95:
+        return str(int((curve < 0.95).sum()) + 1)
+    where = f"not in the first {len(curve):,}" if spectrum.rank_is_bound else "never"
+    return f"{where} ({curve[-1]:.2f})"
 
 
 def _values(values: tuple[float, ...]) -> str:

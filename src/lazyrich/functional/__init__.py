@@ -2,12 +2,13 @@
 
 from ..narrow import compressed_head
 from .effective_rank import effective_rank, participation_ratio, rankme, stable_rank
+from .held_out import held_out_quality
 from .kernel_alignment import kernel_alignment, target_alignment
 from .low_rank import LowRankEstimate, low_rank_estimate, low_rank_measure
 from .neural_collapse import NeuralCollapse, neural_collapse
 from .parameter_norm import LayerNorm, ParameterNorm, parameter_norm
 from .spectral_exponent import PowerLaw, alpha_req
-from .spectrum import FeatureSpectrum, feature_spectrum, held_out_quality
+from .spectrum import FeatureSpectrum, feature_spectrum
 from .tangent_kernel import TangentKernelChange, tangent_kernel, tangent_kernel_alignment, tangent_kernel_change
 
 __all__ = [

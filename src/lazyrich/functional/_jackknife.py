@@ -16,7 +16,7 @@ so every resolvent follows from a handful of scalar products (Sherman & Morrison
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -47,22 +47,41 @@ class Jackknife:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """The retained samples: features from their mean, outputs in the eigenbasis of B scaled to a largest eigenvalue of 1."""
+class _Sample:
+    """What is the same for every reference and cut: the retained samples, and ‖S_c‖² without each and without pairs of them.
+
+    Features are measured from their mean, in a unit (a power of two) that brings ‖S_c‖_F near one; D_LR does not see it. What
+    enters second-order terms alone is in the precision of the features' products.
+    """
 
     x: Tensor  # (m, p) x̃
+    lengths: Tensor  # (m,) ‖x̃‖²
+    w: Tensor  # (m,) weights of which all samples' sum to one
+    norm2: Tensor  # ‖S_c‖² without bias
+    alignment: Tensor  # (m,) of which ‖S_c‖² without a sample follows
+    kernel: Tensor  # (k, k) x̃ᵢ·x̃ⱼ of the first
+    pairs: Tensor  # (k, k) the degenerate kernel of ‖S_c‖², relative to it
+    outputs: Tensor  # (m, C) uncentred
+    unit: float
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The samples beside outputs in the eigenbasis of B, scaled to a largest eigenvalue of 1."""
+
+    sample: _Sample
     h: Tensor  # (m, r) h, uncentred
     centred: Tensor  # (m, r) h̃
-    w: Tensor  # (m,) weights of which all samples' sum to one
     share: float  # how many samples each stands for
-    covariance: Tensor  # (p, p) S_c of all samples
     loadings: Tensor  # (p, r) A
+    projected: Tensor  # (m, r) x̃A
+    inner: Tensor  # (r, r) AᵀA
     mean: Tensor  # (r,) m
     eigenvalues: Tensor  # (r,) of B
 
-    def of(self, some: slice) -> _Rows:
-        """Some of the samples."""
-        return replace(self, x=self.x[some], h=self.h[some], centred=self.centred[some], w=self.w[some])
+    def of(self, some: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """h, h̃, x̃A and ‖x̃‖² of some of the samples."""
+        return self.h[some], self.centred[some], self.projected[some], self.sample.lengths[: len(self.h)][some]
 
 
 def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife | None:
@@ -73,17 +92,17 @@ def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife | None:
     n = gram.effective_count
     if not gram.retain or n < 8:
         return None
+    sample = gram.reading("jackknife", lambda: _sampled(gram))
     nodes = _resolvents(power, (span.singular_values[: span.rank] / span.singular_values[0]).square())
-    rows = _rows(gram, span, max(128, _MOST_WORK // (span.rank * max(len(nodes[0]), 1))))
-    w, delta = rows.w, rows.w / (1 - rows.w)
-    norm2 = unbiased_squared_norm(rows.covariance, gram.fourth_moment(), n)
+    rows = _rows(gram, sample, span, max(128, _MOST_WORK // (span.rank * max(len(nodes[0]), 1))))
+    w, norm2, alignment = sample.w[: len(rows.h)], sample.norm2, sample.alignment[: len(rows.h)]
+    delta = w / (1 - w)
     if norm2 <= 0 or bool((w * (rows.h.square() / rows.eigenvalues).sum(1) >= 1 - 1e-9).any()):
         return None  # a sample that alone carries a direction
-    alignment = (((rows.x @ rows.covariance) * rows.x).sum(1) - w * rows.x.square().sum(1).square()) / (1 - w)
 
     def kept_without(some: slice, delta: Tensor) -> Tensor:
         """1 - D_LR without each of some samples."""
-        numerator, reference = _without(rows.of(some), nodes, power, delta)
+        numerator, reference = _without(rows, some, nodes, power, delta)
         left = norm2 + 2 * delta / (1 + delta) * n / (n - 2) * (norm2 - alignment[some])
         return numerator / (left * reference).sqrt()
 
@@ -107,25 +126,45 @@ def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife | None:
     spread = squares.square().sum() / squares.sum().square() - 1 / len(w)  # of the squares: how few samples decide
     freedom = 2 / max(float(spread) * len(w) / n, 2 / n)
     # The jackknife counts second-order variance twice; what is left is at least half (Efron & Stein 1981, Ann. Stat. 9).
-    twice = kept.square() * _second_order_variance(rows, power, norm2, alignment)
+    twice = kept.square() * _second_order_variance(rows, power)
     variance = torch.maximum(variance - twice, variance / 2)
     return Jackknife(float(1 - (kept - bias)), float(variance.sqrt()), max(freedom, 3.0))
 
 
-def _rows(gram: Gram, span: Span, most: int = 1024) -> _Rows:
+def _sampled(gram: Gram) -> _Sample:
+    covariance = gram.block("features", "features", centered=True)
+    unit = 2.0 ** -round(math.log2(float(torch.linalg.matrix_norm(covariance))) / 2)
+    norm2 = unbiased_squared_norm(covariance, gram.fourth_moment(), gram.effective_count) * unit**4
     blocks, w = gram.retained()
-    blocks, w = {name: x[:most] for name, x in blocks.items()}, w[:most]
+    x = blocks["features"].mul_(unit)
+    lengths = torch.linalg.vector_norm(x, dim=1).square()
+    coarse = x.to(torch.float64 if gram.product_eps < 1e-10 else torch.float32)
+    along = coarse @ (covariance * unit**2).to(coarse.dtype)
+    alignment = (torch.einsum("mp,mp->m", along, coarse).double() - w * lengths.square()) / (1 - w)
+    kernel = coarse[:PAIR_ROWS] @ coarse[:PAIR_ROWS].T
+    pairs = norm_pairs(kernel, along[:PAIR_ROWS] @ coarse[:PAIR_ROWS].T, alignment[:PAIR_ROWS].to(kernel), norm2.to(kernel))
+    return _Sample(x, lengths, w, norm2, alignment, kernel, pairs, blocks["outputs"], unit)
+
+
+def norm_pairs(kernel: Tensor, along: Tensor, alignment: Tensor, norm2: Tensor) -> Tensor:
+    """The second derivative of ‖S_c‖² in the weights of two samples, over 2‖S_c‖²: (x̃ᵢ·x̃ⱼ)² - 2x̃ᵢᵀSx̃ⱼ and what centres it."""
+    return kernel.square().sub_(alignment - norm2).sub_(alignment.unsqueeze(1)).sub_(along, alpha=2).div_(norm2)
+
+
+def _rows(gram: Gram, sample: _Sample, span: Span, most: int = 1024) -> _Rows:
+    count = min(most, len(sample.w))
     scale = span.singular_values[: span.rank] / span.singular_values[0]
     basis = span.to_basis * scale
-    h, mean = blocks["outputs"] @ basis, span.basis_mean * scale
+    h, mean = sample.outputs[:count] @ basis, span.basis_mean * scale
+    loadings = gram.block("features", "outputs", centered=True) @ basis * sample.unit
     return _Rows(
-        x=blocks["features"],
+        sample=sample,
         h=h,
         centred=h - mean,
-        w=w,
-        share=gram.count / len(w),
-        covariance=gram.block("features", "features", centered=True),
-        loadings=gram.block("features", "outputs", centered=True) @ basis,
+        share=gram.count / count,
+        loadings=loadings,
+        projected=sample.x[:count] @ loadings,
+        inner=loadings.T @ loadings,
         mean=mean,
         eigenvalues=scale.square(),
     )
@@ -144,12 +183,10 @@ def _resolvents(power: float, eigenvalues: Tensor, *, step: float = 0.5, tail: f
     return 2 / math.pi * step * points.exp(), (2 * points).exp()
 
 
-def _without(rows: _Rows, nodes: tuple[Tensor, Tensor], power: float, delta: Tensor) -> tuple[Tensor, Tensor]:
+def _without(rows: _Rows, some: slice, nodes: tuple[Tensor, Tensor], power: float, delta: Tensor) -> tuple[Tensor, Tensor]:
     """Numerator and ‖reference‖² without each sample, (m,) each."""
     d = delta.unsqueeze(1)
-    h, c, eigenvalues = rows.h, rows.centred, rows.eigenvalues
-    xx, xa = rows.x.square().sum(1), rows.x @ rows.loadings
-    inner = rows.loadings.T @ rows.loadings
+    (h, c, xa, xx), inner, eigenvalues = rows.of(some), rows.inner, rows.eigenvalues
     mean = (1 + d) * rows.mean - d * h
     numerator = inner.diagonal() - 2 * d * xa * c + d.square() * xx.unsqueeze(1) * c.square()  # of ‖A - δ x̃ h̃ᵀ‖², each column
     if power == 0:
@@ -174,36 +211,34 @@ def _without(rows: _Rows, nodes: tuple[Tensor, Tensor], power: float, delta: Ten
     return (1 + delta).square() * total, reference
 
 
-def _second_order_variance(rows: _Rows, power: float, norm2: Tensor, alignment: Tensor) -> Tensor:
+def _second_order_variance(rows: _Rows, power: float) -> Tensor:
     """Variance of log(numerator) - log(norm2)/2 through pairs of samples: ½ Σ wᵢ²wⱼ² ψ(i,j)² over the degenerate kernel ψ.
 
     For a resolvent D and aᵢ = x̃ᵢh̃ᵢᵀ - A, bᵢ = hᵢhᵢᵀ - B, ψ is
     ⟨aᵢD, aⱼ⟩ - ⟨aᵢ, A D bⱼ D⟩ - ⟨aⱼ, A D bᵢ D⟩ + Tr(A D bᵢ D bⱼ D Aᵀ) - x̃ᵢᵀADh̃ⱼ - x̃ⱼᵀADh̃ᵢ,
     twice over the numerator, less that of ‖S_c‖², (x̃ᵢ·x̃ⱼ)² - 2x̃ᵢᵀSx̃ⱼ. (The constant is left out.)
     """
-    m = min(len(rows.w), PAIR_ROWS)
-    x, h, c, w, alignment = (t[:m] for t in (rows.x, rows.h, rows.centred, rows.w, alignment))
-    kernel, xa, inner = x @ x.T, x @ rows.loadings, rows.loadings.T @ rows.loadings
-    squares = kernel.square() - alignment.unsqueeze(1) - alignment + norm2 - 2 * (x @ rows.covariance) @ x.T
+    m = min(len(rows.h), PAIR_ROWS)
+    h, c, xa, _ = rows.of(slice(m))
+    kernel, inner = rows.sample.kernel[:m, :m], rows.inner
     coefficients, shifts = _resolvents(power, rows.eigenvalues, step=1.0, tail=8.0)
     weight = 1 / (rows.eigenvalues + shifts.unsqueeze(1))  # (q, r), the diagonals of D
     flat = coefficients @ weight if power else torch.ones_like(rows.eigenvalues)  # of B^{-γ}
     rest = coefficients @ (weight.square() * rows.eigenvalues) if power else torch.zeros_like(flat)  # of D B D
-    mean_term = (xa * flat) @ c.T
     alone = -(xa * c * (flat - rest)).sum(1)  # 0 with what follows for γ = 1, where D B D = D
-    pairs = kernel * ((c * flat) @ c.T) - mean_term - mean_term.T
-    for coefficient, d in zip(coefficients, weight, strict=True):
+    pairs, mixed = ((c * flat) @ c.T).mul_(kernel), (xa * flat) @ c.T
+    for coefficient, d in zip(coefficients.tolist(), weight, strict=True):
         v = h * d
-        mixed = (xa @ v.T) * (c @ v.T)
-        pairs += coefficient * ((v @ inner @ v.T) * (h @ v.T) - mixed - mixed.T)
+        pairs.addcmul_(v @ inner @ v.T, h @ v.T, value=coefficient)
+        mixed.addcmul_(xa @ v.T, c @ v.T, value=coefficient)
         alone += coefficient * ((v @ inner) * h * (d - d.square() * rows.eigenvalues)).sum(1)
-    pairs += alone.unsqueeze(1) + alone
+    pairs.sub_(mixed).sub_(mixed.T).add_(alone).add_(alone.unsqueeze(1))
     numerator = (inner.diagonal() * flat).sum()
-    pairs = 2 * pairs / numerator - squares / norm2
-    off_diagonal = 1 - torch.eye(m, dtype=x.dtype, device=x.device)
-    pairs = (pairs - (pairs * off_diagonal).sum() / off_diagonal.sum()) * off_diagonal
-    every = (rows.share * len(rows.w) / m) ** 2
-    return 0.5 * every * (w.square() @ pairs.square() @ w.square())
+    pairs.mul_(2 / numerator).sub_(rows.sample.pairs[:m, :m]).fill_diagonal_(0)
+    pairs.sub_(pairs.sum() / (m * (m - 1))).fill_diagonal_(0)
+    w2 = rows.sample.w[:m].square()
+    every = (rows.share * len(rows.h) / m) ** 2
+    return 0.5 * every * (w2 @ pairs.square_() @ w2)
 
 
 def unbiased_squared_norm(covariance: Tensor, fourth_moment: float, n: float) -> Tensor:

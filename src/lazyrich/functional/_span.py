@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._checked import LARGEST
 from ..errors import DataError, DegenerateError
-from ..gram import LARGEST, Gram
+from ..gram import Gram
 from ._eigen import eigh
 
 # The default cut, in units of the activations' rounding; `benchmarks/rank_cut.py` measures what it must separate.
@@ -36,6 +37,34 @@ class Span:
     basis_covariance: Tensor
 
 
+@dataclass(frozen=True)
+class Directions:
+    """Singular value decomposition of a block of functions, of which spans are cut.
+
+    Attributes:
+        singular_values: (C,) of the sample matrix over √n, descending.
+        right: (C, C) right singular vectors, a row each.
+        means: (C,) mean of the functions along the left singular vectors.
+        covariance: (C, C) of the functions.
+        rounding: singular values at or under this are rounding.
+    """
+
+    singular_values: Tensor
+    right: Tensor
+    means: Tensor
+    covariance: Tensor
+    rounding: float
+
+    def span(self, rtol: float | None = None) -> Span:
+        """The span without the directions that are rounding, or that lie under ``rtol`` × the largest."""
+        if rtol is not None and not 0 <= rtol < 1:
+            raise ValueError(f"rtol is relative to the largest singular value, 0 ≤ rtol < 1, got {rtol}")
+        cut = self.rounding if rtol is None else max(rtol, GRAM_FLOOR) * float(self.singular_values[0])
+        rank = int((self.singular_values > cut).sum())
+        to_basis = self.right[:rank].T / self.singular_values[:rank]
+        return Span(self.singular_values, rank, to_basis, self.means[:rank], to_basis.T @ self.covariance @ to_basis)
+
+
 def default_cut(eps: float, rms: float, largest: float) -> float:
     """Singular values at or under this are rounding of the activations, not functions."""
     factor = HALF_ROUNDING_FACTOR if eps > 1e-5 else ROUNDING_FACTOR
@@ -43,13 +72,20 @@ def default_cut(eps: float, rms: float, largest: float) -> float:
 
 
 def span_of(gram: Gram, name: str, rtol: float | None = None) -> Span:
+    """The span of a block of functions."""
+    return directions_of(gram, name).span(rtol)
+
+
+def directions_of(gram: Gram, name: str) -> Directions:
     """Singular value decomposition of a block of functions.
 
     The factor ``[sqrt(B_c); m]`` of the uncentred ``B = B_c + m mᵀ`` is decomposed instead of B, so that a large mean
     does not drown what varies.
     """
-    if rtol is not None and not 0 <= rtol < 1:
-        raise ValueError(f"rtol is relative to the largest singular value, 0 ≤ rtol < 1, got {rtol}")
+    return gram.reading(f"directions of {name}", lambda: _decomposed(gram, name))
+
+
+def _decomposed(gram: Gram, name: str) -> Directions:
     covariance, mean = gram.block(name, name, centered=True), gram.mean(name)
     values, vectors = eigh(covariance)
     factor = torch.cat([values.clamp_min(0).sqrt().unsqueeze(1) * vectors.T, mean.unsqueeze(0)])
@@ -59,10 +95,7 @@ def span_of(gram: Gram, name: str, rtol: float | None = None) -> Span:
         raise DegenerateError(f"{name} are constant over the samples (all zero): they span nothing")
     columns = gram.num_outputs if name == "outputs" else len(singular)  # compressed outputs stand for more
     rms = largest * float(((singular / largest).square().sum() / columns).sqrt())
-    cut = default_cut(gram.eps(name), rms, largest) if rtol is None else max(rtol, GRAM_FLOOR) * largest
-    rank = int((singular > cut).sum())
-    to_basis = right[:rank].T / singular[:rank]
-    return Span(singular, rank, to_basis, left[-1, :rank], to_basis.T @ covariance @ to_basis)
+    return Directions(singular, right, left[-1], covariance, default_cut(gram.eps(name), rms, largest))
 
 
 def varies(gram: Gram, name: str) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import DegenerateError
 from ..gram import Gram
-from ._eigen import eigvalsh
+from ._eigen import eigenvalues
 from ._inputs import as_gram
 from ._span import varies
 
@@ -38,8 +38,13 @@ def effective_rank(features: Tensor | Gram, *, weights: Tensor | None = None, ep
         >>> round(effective_rank(x + 100), 6)
         3.0
     """
-    values = covariance_eigenvalues(_double(features), weights)
-    values = values[: _count(features)]
+    gram = varying(features, weights)
+    return entropy_rank(eigenvalues(gram, centered=True), gram.count, eps)
+
+
+def entropy_rank(values: Tensor, count: int, eps: float = 0.0) -> float:
+    """The entropy rank of all eigenvalues of the covariance of ``count`` samples."""
+    values = values[:count]
     return float(torch.special.entr(values / values.sum() + eps).sum().exp())
 
 
@@ -59,7 +64,7 @@ def participation_ratio(features: Tensor | Gram, *, weights: Tensor | None = Non
         >>> round(participation_ratio(x), 2)
         1.22
     """
-    gram = _varying(_double(features), weights)
+    gram = varying(features, weights)
     covariance = gram.block("features", "features", centered=True)
     return float(covariance.trace().square() / covariance.square().sum())
 
@@ -79,8 +84,14 @@ def stable_rank(features: Tensor | Gram, *, weights: Tensor | None = None) -> fl
         >>> round(stable_rank(torch.tensor([[3.0, 0.0], [0.0, 1.0]])), 3)
         1.111
     """
-    values = _raw_eigenvalues(features, weights)
-    return float(values.sum() / values[0])
+    values = eigenvalues(as_gram(in_double(features), weights=weights), centered=False)
+    return stable_rank_of(values, float(values.sum()))
+
+
+def stable_rank_of(values: Tensor, trace: float) -> float:
+    """The stable rank from the leading eigenvalues of the second moment and the sum of all."""
+    _not_zero(values)
+    return trace / float(values[0])
 
 
 def rankme(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
@@ -99,37 +110,37 @@ def rankme(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
         >>> round(rankme(torch.tensor([[3.0, 0.0], [0.0, 1.0]])), 3)
         1.755
     """
-    singular = _raw_eigenvalues(features, weights).sqrt()
+    gram = as_gram(in_double(features), weights=weights)
+    return rankme_of(eigenvalues(gram, centered=False), gram)
+
+
+def rankme_of(values: Tensor, gram: Gram) -> float:
+    """RankMe from all eigenvalues of the second moment; those under the rounding of the products count as 0.
+
+    Products are rounded about the mean, so what counts is the size of the covariance, not that of a common offset.
+    """
+    values = values[: gram.count]
+    _not_zero(values)
+    products = gram.product_eps * float(torch.linalg.matrix_norm(gram.block("features", "features", centered=True)))
+    cut = max(1e-3 * products, torch.finfo(torch.float64).eps * float(values[0]))
+    singular = torch.where(values > cut, values, 0.0).sqrt()
     share = singular / singular.sum() + RANKME_EPS
     return float(torch.special.entr(share).sum().exp())
 
 
-def covariance_eigenvalues(features: Tensor | Gram, weights: Tensor | None = None) -> Tensor:
-    """(p,) of the centred covariance, descending, not negative."""
-    gram = _varying(features, weights)
-    return eigvalsh(gram.block("features", "features", centered=True)).flip(0).clamp_min(0)
-
-
-def _count(features: Tensor | Gram) -> int:
-    return features.count if isinstance(features, Gram) else len(features)
-
-
-def _double(features: Tensor | Gram) -> Tensor | Gram:
+def in_double(features: Tensor | Gram) -> Tensor | Gram:
     """Tensors in double precision, so that small singular values are not rounding of float32 products."""
     return features.double() if isinstance(features, Tensor) and features.is_floating_point() else features
 
 
-def _varying(features: Tensor | Gram, weights: Tensor | None) -> Gram:
-    gram = as_gram(features, weights=weights)
+def varying(features: Tensor | Gram, weights: Tensor | None) -> Gram:
+    """A Gram of features that are not constant."""
+    gram = as_gram(in_double(features), weights=weights)
     if not varies(gram, "features"):
         raise DegenerateError("features are constant over the samples (dead): their covariance has no rank")
     return gram
 
 
-def _raw_eigenvalues(features: Tensor | Gram, weights: Tensor | None) -> Tensor:
-    """(min(n, p),) squared singular values over n, descending; those under the rounding of float32 products are 0."""
-    gram = as_gram(_double(features), weights=weights)
-    values = eigvalsh(gram.block("features", "features")).flip(0)[: gram.count]
+def _not_zero(values: Tensor) -> None:
     if values[0] <= 0:
         raise DegenerateError("features are all zero: they have no rank")
-    return torch.where(values > gram.product_eps * values[0] * 1e-3, values, 0.0)

@@ -15,7 +15,7 @@ from ..gram import Gram
 from ._inputs import as_gram
 from ._jackknife import jackknifed
 from ._sketched import unprojected_low_rank
-from ._span import Span, span_of, varies
+from ._span import Span, directions_of, span_of, varies
 
 Reference = Literal["projection", "balanced", "outputs"]
 _POWER: dict[str, float] = {"projection": 1.0, "balanced": 0.5, "outputs": 0.0}  # γ of B^{-γ}
@@ -115,11 +115,11 @@ def low_rank_measure(
     power = power_of(reference)
     gram = as_gram(features, outputs, weights=weights, needs=("outputs",))
     if not ridge:
-        return _measure(gram, span_of(gram, "outputs", rtol), power)
+        return _measure(_held(gram), span_of(gram, "outputs", rtol), power)
     if not rtol:
         raise ValueError("ridge=True needs rtol, which sets its strength: λ = (rtol · largest singular value)²")
     span = span_of(gram, "outputs")
-    return _measure(gram, span, power, damping=(rtol * float(span.singular_values[0])) ** 2)
+    return _measure(_held(gram), span, power, damping=(rtol * float(span.singular_values[0])) ** 2)
 
 
 def low_rank_estimate(
@@ -154,10 +154,11 @@ def low_rank_estimate(
     """
     power = power_of(reference)
     gram = as_gram(features, outputs, weights=weights, retain=retain, needs=("outputs",))
-    span = span_of(gram, "outputs", rtol)
-    value = float(_measure(gram, span, power))
+    directions, held = directions_of(gram, "outputs"), _held(gram)
+    span = directions.span(rtol)
+    value = float(_measure(held, span, power))
     jackknife = jackknifed(gram, span, power)
-    band = {cut: float(_measure(gram, span_of(gram, "outputs", cut), power)) for cut in BAND}
+    band = {cut: float(_measure(held, directions.span(cut), power)) for cut in BAND}
     return LowRankEstimate(
         value=value,
         corrected=None if jackknife is None else jackknife.corrected,
@@ -214,23 +215,34 @@ def sketched_low_rank(gram: Gram, reference: Reference = "projection") -> tuple[
 
 
 def _must_vary(gram: Gram) -> None:
-    if not varies(gram, "outputs"):
-        raise DegenerateError("outputs are constant over the samples: D_LR is undefined; the network computes one value")
-    if not varies(gram, "features"):
+    if not varies(gram, "features"):  # first, for then the outputs are constant too
         raise DegenerateError(
             "features are constant over the samples (dead): D_LR is undefined; "
             "look for saturated or dead units before the last layer"
         )
+    if not varies(gram, "outputs"):
+        raise DegenerateError("outputs are constant over the samples: D_LR is undefined; the network computes one value")
 
 
-def _measure(gram: Gram, span: Span, power: float = 1.0, damping: float = 0.0) -> Tensor:
+@dataclass(frozen=True)
+class _Held:
+    """What D_LR reads of a Gram's features, whatever the reference and the cut: one look at the p × p block."""
+
+    covariance: Tensor  # (p, C) A_c
+    norm: Tensor  # ‖S_c‖_F
+    slack: float  # how far rounding may take the value out of [0, 1]
+
+
+def _held(gram: Gram) -> _Held:
     _must_vary(gram)
-    covariance = gram.block("features", "outputs", centered=True)
-    numerator = (covariance @ span.to_basis * _strength(span, power, damping)).square().sum()
-    features = torch.linalg.matrix_norm(gram.block("features", "features", centered=True))
-    value = 1 - numerator / (features * torch.linalg.matrix_norm(_centred_reference(span, power, damping)))
-    slack = max(1e-6, gram.feature_rounding)
-    if not -slack < float(value) <= 1 + slack:  # Cauchy-Schwarz: anything else is a fault here, not a result
+    norm = torch.linalg.matrix_norm(gram.block("features", "features", centered=True))
+    return _Held(gram.block("features", "outputs", centered=True), norm, max(1e-6, gram.feature_rounding))
+
+
+def _measure(held: _Held, span: Span, power: float = 1.0, damping: float = 0.0) -> Tensor:
+    numerator = (held.covariance @ span.to_basis * _strength(span, power, damping)).square().sum()
+    value = 1 - numerator / (held.norm * torch.linalg.matrix_norm(_centred_reference(span, power, damping)))
+    if not -held.slack < float(value) <= 1 + held.slack:  # Cauchy-Schwarz: anything else is a fault here, not a result
         raise ArithmeticError(f"D_LR = {float(value)} lies outside [0, 1]; please report this with the data")
     return value.clamp(0, 1)
 

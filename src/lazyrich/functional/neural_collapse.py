@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..gram import Gram
 from ._inputs import as_gram, one_hot
-from ._span import GRAM_FLOOR
+from ._span import default_cut
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def neural_collapse(
     second = gram.block("features", "features", centered=True)
     within = second - (centred.T * share) @ centred  # Σ_W = Σ_T - Σ_c π_c (μ_c - μ_G)(μ_c - μ_G)ᵀ
     left, singular, _ = torch.linalg.svd(centred.T / num_classes**0.5, full_matrices=False)
-    kept = singular > max(50 * gram.eps("features"), GRAM_FLOOR) * singular[0]
+    kept = singular > default_cut(gram.eps("features"), float(singular[0]), float(singular[0]))
     if not bool(kept.any()):
         raise DataError("all class means are the same: neural collapse is undefined")
     left, singular = left[:, kept], singular[kept]

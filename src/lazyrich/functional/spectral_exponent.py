@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..gram import Gram
-from ._inputs import as_gram
-from .effective_rank import _double, covariance_eigenvalues
+from ._eigen import eigenvalues
+from .effective_rank import varying
 
 LEAST_RANKS = 5
 
@@ -71,8 +71,12 @@ def alpha_req(features: Tensor | Gram, *, fit_range: tuple[int, int] | None = No
         >>> round(law.alpha, 6), law.first, law.last, round(law.r_squared, 6)
         (2.0, 11, 25, 1.0)
     """
-    gram = as_gram(_double(features), weights=weights)
-    values = covariance_eigenvalues(gram)
+    gram = varying(features, weights)
+    return power_law(eigenvalues(gram, centered=True), gram, fit_range)
+
+
+def power_law(values: Tensor, gram: Gram, fit_range: tuple[int, int] | None = None) -> PowerLaw:
+    """The fit to all eigenvalues of the covariance."""
     rank = int((values > 100 * gram.product_eps * values[0]).sum())
     first, last = fit_range if fit_range is not None else (11 if rank >= 50 else 1, max(rank // 2, min(rank, LEAST_RANKS)))
     if not 1 <= first <= last <= rank:

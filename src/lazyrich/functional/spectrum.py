@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -10,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import DataError
+from .._stored import number
+from ..errors import ConvergenceWarning
 from ..gram import Gram
-from ._eigen import eigh
+from ._eigen import TOLERANCE, Eigen, decomposed
 from ._inputs import as_gram, one_hot
 from ._span import span_of
 
@@ -21,23 +24,29 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class FeatureSpectrum:
-    """Eigen-decomposition of the feature kernel T, strongest feature first.
+    """Eigen-decomposition of the feature kernel T, strongest feature first: all p features, or the leading k of them.
 
     Attributes:
-        eigenvalues: (p,) ρ_k of T, uncentred unless ``centered``; values past ``rank`` are rounding.
-        quality: (p,) ⟨e_k|P*|e_k⟩ of each feature with the target space, None without targets; 0 past the rank.
-        utilization: (p,) ⟨e_k|P̂|e_k⟩ with the space of the outputs, None without outputs; 0 past the rank.
-        contributions: (p,) share of each *centred* eigenfunction in 1 - D_LR (they sum to it), None without outputs.
-        rank: numerical rank of the features.
+        eigenvalues: (k,) ρ_k of T, uncentred unless ``centered``; values past ``rank`` are rounding.
+        quality: (k,) ⟨e_k|P*|e_k⟩ of each feature with the target space, None without targets; 0 past the rank.
+        utilization: (k,) ⟨e_k|P̂|e_k⟩ with the space of the outputs, None without outputs; 0 past the rank.
+        contributions: (k,) share of each *centred* eigenfunction in 1 - D_LR (all p sum to it), None without outputs.
+        rank: numerical rank of the features; where ``rank_is_bound``, it is at least that.
+        num_features: p.
+        trace: Σρ over all p, whether they are there or not.
+        residual: max_k ‖T v_k - ρ_k v_k‖/ρ₁ of a leading part, the larger of both operators'; None where all p are there.
         target_rank, output_rank: dimensions of the two spaces.
         centered: whether the curves use the centred operator.
-        eigenvectors: (p, rank) v_k; the eigenfunctions are e_k(x) = v_kᵀΦ(x)/√ρ_k. Not written to files.
+        eigenvectors: (p, at most rank) v_k; the eigenfunctions are e_k(x) = v_kᵀΦ(x)/√ρ_k. Not written to files.
         mean: (p,) what was subtracted from the features first: their mean if ``centered``, else zero.
     """
 
     eigenvalues: Array
     rank: int
     centered: bool
+    num_features: int
+    trace: float
+    residual: float | None = None
     quality: Array | None = None
     utilization: Array | None = None
     contributions: Array | None = None
@@ -47,30 +56,56 @@ class FeatureSpectrum:
     mean: Array | None = field(default=None, repr=False)
 
     @property
+    def whole(self) -> bool:
+        """Whether all p features are there, not only the leading ones."""
+        return len(self.eigenvalues) == self.num_features
+
+    @property
+    def rank_is_bound(self) -> bool:
+        """Whether every feature of a leading part is above rounding, so that the rank may be larger."""
+        return not self.whole and self.rank == len(self.eigenvalues)
+
+    @property
     def relative_eigenvalues(self) -> Array:
-        """(p,) ρ_k/ρ₁: how strong the k-th feature is."""
+        """(k,) ρ_k/ρ₁: how strong the k-th feature is."""
         return self.eigenvalues / self.eigenvalues[0]
 
     @property
+    def cumulative_eigenvalues(self) -> Array:
+        """(k,) Σ_{j≤k} ρ_j/Σρ: how much of all that the features hold lies in the first k, in [0, 1]; exact for a part too."""
+        return np.cumsum(self.eigenvalues) / self.trace
+
+    @property
     def cumulative_quality(self) -> Array | None:
-        """(p,) Π*(k): how much of the target space the first k features hold, in [0, 1]."""
+        """(k,) Π*(k): how much of the target space the first k features hold, in [0, 1]."""
         return None if self.quality is None or not self.target_rank else np.cumsum(self.quality) / self.target_rank
 
     @property
     def cumulative_utilization(self) -> Array | None:
-        """(p,) Π̂(k): how much of the learned space the first k features hold, in [0, 1]."""
+        """(k,) Π̂(k): how much of the learned space the first k features hold, in [0, 1]."""
         if self.utilization is None or not self.output_rank:
             return None
         return np.cumsum(self.utilization) / self.output_rank
 
     def __str__(self) -> str:
-        lines = [f"features: {len(self.eigenvalues)}, numerical rank {self.rank}"]
+        bound = "at least " if self.rank_is_bound else ""
+        lines = [f"features: {self.num_features}, numerical rank {bound}{self.rank}"]
+        if not self.whole:
+            lines.append(f"{self.part}, residual {self.residual or 0:.1e}")
         curves = {"quality": self.cumulative_quality, "utilization": self.cumulative_utilization}
         for name, curve in curves.items():
             if curve is not None:
                 enough = int(np.searchsorted(curve, 0.95 * curve[-1])) + 1
                 lines.append(f"cumulative {name}: {curve[-1]:.3f}, 95 % of it in the first {enough}")
         return "\n".join(lines)
+
+    @property
+    def part(self) -> str:
+        """What of the spectrum is there, in words; empty where it is all."""
+        if self.whole:
+            return ""
+        held = 100 * self.cumulative_eigenvalues[-1]
+        return f"the leading {len(self.eigenvalues):,} of {self.num_features:,}, which hold {held:.4g} % of the sum of all"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for JSON; without the eigenvectors."""
@@ -86,14 +121,20 @@ class FeatureSpectrum:
         """
         arrays = ("eigenvalues", "quality", "utilization", "contributions")
         given: dict[str, Any] = dict(values)
+        if "num_features" not in given:  # written before there were parts
+            given |= {"num_features": len(given["eigenvalues"]), "trace": sum(given["eigenvalues"])}
         for name in arrays:
             if given.get(name) is not None:
                 given[name] = np.array(given[name], dtype=np.float64)
                 if given[name].ndim != 1 or given[name].shape != given["eigenvalues"].shape or not len(given[name]):
                     raise ValueError(f"{name} must be a list of numbers, one for each of the eigenvalues")
-        for name in ("rank", "target_rank", "output_rank"):
-            if type(given.get(name)) is not int and not (given.get(name) is None and name != "rank"):
+        for name in ("rank", "num_features", "target_rank", "output_rank"):
+            if type(given.get(name)) is not int and not (given.get(name) is None and name.endswith("t_rank")):
                 raise TypeError(f"{name} must be a whole number, got {given.get(name)!r}")
+        if given["num_features"] < len(given["eigenvalues"]):
+            raise ValueError(f"num_features is {given['num_features']}, and there are {len(given['eigenvalues'])} eigenvalues")
+        given["trace"] = number("trace", given["trace"])
+        given["residual"] = None if given.get("residual") is None else number("residual", given["residual"])
         return cls(**given)
 
 
@@ -103,6 +144,7 @@ def feature_spectrum(
     targets: Tensor | None = None,
     *,
     centered: bool = False,
+    leading: int | None = None,
     weights: Tensor | None = None,
 ) -> FeatureSpectrum:
     """Eigenvalues, quality, utilization and each feature's contribution to 1 - D_LR.
@@ -115,7 +157,13 @@ def feature_spectrum(
         outputs: (n, C); None leaves utilization and contributions out.
         targets: (n,) integer class labels, or (n, T) real; None leaves quality out.
         centered: decompose the covariance instead of the second moment.
+        leading: how many of the strongest features; p or more is all of them. None is all of up to 4,096 features, and the
+            leading 128 of more. A part is found by ``torch.lobpcg`` from a seeded start, to a residual of 10⁻⁸ of ρ₁; its
+            numbers are those of the whole spectrum, cut.
         weights: (n,) not negative.
+
+    Warns:
+        ConvergenceWarning: the residual of a leading part is above 10⁻⁸.
 
     Raises:
         DataError: shapes that do not match, labels out of range, too few samples.
@@ -136,48 +184,69 @@ def feature_spectrum(
     if targets is not None and targets.ndim == 1 and not targets.is_floating_point():
         targets = one_hot(targets)
     gram = as_gram(features, outputs, targets, weights=weights)
-    moment = gram.block("features", "features", centered=centered)
-    mean = gram.mean("features")
-    eigenvalues, eigenvectors = _descending(moment)
-    rank = _rank(gram, eigenvalues)
-    scale = eigenvectors[:, :rank] / eigenvalues[:rank].sqrt()  # e_k = scale_kᵀΦ
+    covariance = decomposed(gram, centered=True, leading=leading)
+    found = spectrum_of(gram, covariance if centered else decomposed(gram, centered=False, leading=leading), covariance)
+    if text := convergence_note(found):
+        warnings.warn(text, ConvergenceWarning, stacklevel=2)
+    return found
+
+
+def spectrum_of(gram: Gram, operator: Eigen, covariance: Eigen) -> FeatureSpectrum:
+    """The spectrum from the decomposed operator, the second moment or the covariance itself, and the covariance."""
+    centered = operator is covariance
+    rank = _rank(gram, operator, covariance)
+    scale = operator.vectors[:, :rank] / operator.values[:rank].sqrt()  # e_k = scale_kᵀΦ
 
     def held(name: str) -> tuple[Array, int]:
         """⟨e_k|P|e_k⟩ of every kept eigenfunction with the span of a block, zeros after."""
         span = span_of(gram, name)
         products = scale.T @ (gram.block("features", name, centered=centered) @ span.to_basis)
-        return _padded(products.square().sum(1), len(eigenvalues)), span.rank
+        return _padded(products.square().sum(1), len(operator.values)), span.rank
 
     quality, target_rank = held("targets") if "targets" in gram.widths else (None, None)
     utilization, output_rank = held("outputs") if "outputs" in gram.widths else (None, None)
+    mean = gram.mean("features")
+    residuals = [e.residual for e in (operator, covariance) if e.residual is not None]
     return FeatureSpectrum(
-        eigenvalues=eigenvalues.cpu().numpy(),
+        eigenvalues=operator.values.cpu().numpy(),
         rank=rank,
         centered=centered,
+        num_features=gram.widths["features"],
+        trace=operator.trace,
+        residual=max(residuals, default=None),
         quality=quality,
         utilization=utilization,
-        contributions=_contributions(gram, (eigenvalues, eigenvectors) if centered else None),
+        contributions=_contributions(gram, covariance) if "outputs" in gram.widths else None,
         target_rank=target_rank,
         output_rank=output_rank,
-        eigenvectors=eigenvectors[:, :rank].cpu().numpy(),
+        eigenvectors=operator.vectors[:, :rank].cpu().numpy(),
         mean=(mean if centered else torch.zeros_like(mean)).cpu().numpy(),
     )
 
 
-def _descending(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    values, vectors = eigh(matrix)
-    return values.flip(0).clamp_min(0), vectors.flip(1)
+def convergence_note(spectrum: FeatureSpectrum) -> str | None:
+    """What a reader must know of a leading part that did not come to its tolerance."""
+    if spectrum.residual is None or spectrum.residual <= TOLERANCE:
+        return None
+    return (
+        f"the leading part of the spectrum did not converge: its residual is {spectrum.residual:.1e} of the largest eigenvalue "
+        f"and should be {TOLERANCE:g}; features of nearly equal strength may be mixed with others"
+    )
 
 
-def _rank(gram: Gram, eigenvalues: Tensor) -> int:
+def _rank(gram: Gram, operator: Eigen, covariance: Eigen) -> int:
     """Eigenvalues above the rounding of the products (which are taken about the mean), activations and eigensolver."""
-    p = len(eigenvalues)
-    covariance = gram.block("features", "features", centered=True)
-    largest = torch.linalg.matrix_norm(covariance @ covariance).sqrt()  # within p^(1/4) of the largest eigenvalue
-    activations = gram.eps("features") ** 2 * float(eigenvalues.sum()) / p
-    solver = 2 * p * torch.finfo(torch.float64).eps * float(eigenvalues[0])
-    cut = max(16 * gram.product_eps * float(largest), activations, solver)
-    return max(1, min(int((eigenvalues > cut).sum()), gram.count))
+    p = gram.widths["features"]
+    largest = float(covariance.values[0])
+    fourth = (covariance.values / largest).pow(4).sum() if largest else torch.ones(())
+    if not covariance.whole and largest:  # those that are not there are no larger than the last that is
+        left = covariance.square / largest**2 - (covariance.values / largest).square().sum()
+        fourth = fourth + (covariance.values[-1] / largest).square() * left.clamp_min(0)
+    schatten = largest * float(fourth) ** 0.25  # ‖S_c‖₄, within p^(1/4) of the largest eigenvalue
+    activations = gram.eps("features") ** 2 * operator.trace / p
+    solver = 2 * p * torch.finfo(torch.float64).eps * float(operator.values[0])
+    cut = max(16 * gram.product_eps * schatten, activations, solver)
+    return max(1, min(int((operator.values > cut).sum()), gram.count))
 
 
 def _padded(values: Tensor, length: int) -> Array:
@@ -186,77 +255,10 @@ def _padded(values: Tensor, length: int) -> Array:
     return full
 
 
-def _contributions(gram: Gram, centred: tuple[Tensor, Tensor] | None) -> Array | None:
-    if "outputs" not in gram.widths:
-        return None
-    covariance = gram.block("features", "features", centered=True)
-    vectors = (centred or _descending(covariance))[1]
+def _contributions(gram: Gram, covariance: Eigen) -> Array:
     span = span_of(gram, "outputs")
     # ρ_k⟨e_k|QP̂Q|e_k⟩ = ‖v_kᵀ A_c to_basis‖², which needs no division by a small ρ_k
-    shares = (vectors.T @ (gram.block("features", "outputs", centered=True) @ span.to_basis)).square().sum(1)
-    norms = torch.linalg.matrix_norm(covariance) * torch.linalg.matrix_norm(span.basis_covariance)
-    return (shares / norms).cpu().numpy()
-
-
-def held_out_quality(
-    spectrum: FeatureSpectrum,
-    features: Tensor | Gram,
-    targets: Tensor | None = None,
-    *,
-    weights: Tensor | None = None,
-) -> Array:
-    """Cumulative quality of the training features' eigenfunctions on other data.
-
-    The eigenfunctions e_k(x) = v_kᵀΦ(x)/√ρ_k extend to any input (Nyström). They are orthonormal over the training
-    samples only, so on other data they are made orthonormal again, strongest first; entry k is then the share of the
-    target space that lies in the span of the first k+1, which on the training data is the quality of the spectrum.
-    Eigenfunctions that depend on the stronger ones over these samples add nothing.
-
-    Args:
-        spectrum: from :func:`feature_spectrum` on the training data (not one loaded from a file).
-        features: (n, p) features of the other data, or a :class:`~lazyrich.Gram` with targets.
-        targets: (n,) integer class labels or (n, T) real.
-        weights: (n,) not negative.
-
-    Returns:
-        (rank,) float64 in [0, 1], not decreasing.
-
-    Raises:
-        DataError: no eigenvectors, another number of features, no targets.
-    """
-    if spectrum.eigenvectors is None or spectrum.mean is None:
-        raise DataError("this spectrum has no eigenvectors (it was loaded from a file): compute it from features")
-    if targets is not None and targets.ndim == 1 and not targets.is_floating_point():
-        targets = one_hot(targets)
-    gram = as_gram(features, None, targets, weights=weights, needs=("targets",))
-    p = len(spectrum.eigenvalues)
-    if gram.widths["features"] != p:
-        raise DataError(f"the spectrum has {p} features, these data {gram.widths['features']}")
-    device = gram.mean("features").device
-    vectors = torch.from_numpy(spectrum.eigenvectors).to(device)
-    scale = vectors / torch.from_numpy(spectrum.eigenvalues[: spectrum.rank]).to(device).sqrt()
-    shift = gram.mean("features") - torch.from_numpy(spectrum.mean).to(device)
-    covariance = gram.block("features", "features", centered=True)
-    inner = scale.T @ (covariance + torch.outer(shift, shift)) @ scale
-    span = span_of(gram, "targets")
-    cross = gram.block("features", "targets", centered=True) + torch.outer(shift, gram.mean("targets"))
-    gains = _sequential_gains(inner, scale.T @ (cross @ span.to_basis), 16 * gram.product_eps)
-    return np.cumsum(gains.cpu().numpy()) / span.rank
-
-
-def _sequential_gains(inner: Tensor, cross: Tensor, tolerance: float) -> Tensor:
-    """What each function adds to the projection on the targets, by a Cholesky factorisation that skips dependent ones."""
-    count = len(inner)
-    lower = torch.zeros_like(inner)
-    whitened = torch.zeros_like(cross)
-    diagonal = inner.diagonal()
-    limit = tolerance * diagonal.clamp_min(1.0)
-    for k in range(count):
-        pivot = diagonal[k] - lower[k, :k].square().sum()
-        if pivot <= limit[k]:
-            continue
-        root = pivot.sqrt()
-        lower[k, k] = root
-        lower[k + 1 :, k] = (inner[k + 1 :, k] - lower[k + 1 :, :k] @ lower[k, :k]) / root
-        whitened[k] = (cross[k] - lower[k, :k] @ whitened[:k]) / root
-    return whitened.square().sum(1)
+    cross = gram.block("features", "outputs", centered=True) @ span.to_basis
+    shares = (covariance.vectors.T @ cross).square().sum(1)
+    norm = math.sqrt(covariance.square) * torch.linalg.matrix_norm(span.basis_covariance)
+    return (shares / norm).cpu().numpy()
