@@ -22,11 +22,10 @@ def d_lr(features, outputs, weights=None, *, eps=2.0**-52, rtol=None, power=1.0,
         cut = max(rtol, 1e-7) * s[0]
     u, s = u[:, s > cut], s[s > cut]
     strength = s**2 * (s**2 + ((rtol * s[0]) ** 2 if ridge else 0.0)) ** -power  # f B^{-γ} f in the basis u
-    reference = (u * strength) @ u.T
     centring = np.eye(n) - np.outer(root, root)  # the constant function is the vector of root weights
-    k = centring @ x
+    k, u = centring @ x, centring @ u  # before the kernels are formed, or a large mean drowns what varies
     k = k @ k.T
-    reference = centring @ reference @ centring
+    reference = (u * strength) @ u.T
     return 1 - np.sum(k * reference) / (np.linalg.norm(k) * np.linalg.norm(reference))
 
 
@@ -52,6 +51,18 @@ def neural_collapse(features, labels, head_weight=None, head_bias=None):
         nearest = ((x[:, None] - means) ** 2).sum(-1).argmin(1)
         result["nc4"] = np.mean(answers != nearest)
     return result
+
+
+def nc1(features, labels, weights=None):
+    """Tr(Σ_W Σ_B⁺)/C of weighted samples, sample by sample, and the singular values that Σ_B was inverted on."""
+    x, y = np.asarray(features, dtype=np.float64), np.asarray(labels)
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
+    w, classes = w / w.sum(), int(y.max()) + 1
+    means = np.stack([np.average(x[y == c], axis=0, weights=w[y == c]) for c in range(classes)])
+    _, s, vt = np.linalg.svd((means - w @ x) / np.sqrt(classes), full_matrices=False)
+    s, vt = s[s > 1e-6 * s[0]], vt[s > 1e-6 * s[0]]
+    deviations = (x - means[y]) @ vt.T / s
+    return float((w[:, None] * deviations**2).sum() / classes), s
 
 
 def held_out_quality(train, test, targets):

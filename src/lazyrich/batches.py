@@ -62,6 +62,12 @@ class Batch:
         mask = self.inputs.get("attention_mask") if isinstance(self.inputs, Mapping) else None
         return mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all tensors of the inputs have no entries: on such a batch no head can be told from another."""
+        sizes = [x.numel() for x in tensors_in(self.inputs)]
+        return bool(sizes) and not any(sizes)
+
     def feed(self, model: nn.Module) -> Any:
         """Calls the model: mappings as keyword arguments, tuples and lists as positional ones."""
         try:
@@ -112,9 +118,27 @@ class Batch:
         return targets, targets != IGNORED_LABEL
 
 
+def last_kept(mask: Tensor) -> Tensor:
+    """(n,) the last place that a mask (n, places) of bools keeps."""
+    place = torch.arange(mask.shape[1], device=mask.device)
+    return (place * mask).argmax(1)
+
+
 def is_one_shot(data: object) -> bool:
     """Whether the data can be gone through only once."""
     return isinstance(data, Iterator)
+
+
+def num_batches(data: Any) -> int | None:
+    """How many batches the data are, if they tell; whole tensors are cut into batches here."""
+    if isinstance(data, Tensor) or (isinstance(data, tuple) and data and isinstance(data[0], Tensor)):
+        return -(-len(data if isinstance(data, Tensor) else data[0]) // PAIR_BATCH)
+    if isinstance(data, Mapping):
+        return 1
+    try:
+        return len(data)
+    except TypeError:
+        return None
 
 
 def batches(

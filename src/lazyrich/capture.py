@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from .batches import Batch, tensors_in
+from .batches import Batch, last_kept, tensors_in
 from .errors import HeadError
 
 _SHARDING = ("FullyShardedDataParallel", "FSDPModule")  # by name, so that torch.distributed.fsdp is not imported for nothing
@@ -92,10 +92,16 @@ def head_parameters(head: nn.Module) -> tuple[Tensor | None, Tensor | None]:
 
 @dataclass
 class _Call:
-    name: str
     module: nn.Module
     given: Tensor
     returned: Tensor
+
+
+@dataclass
+class _Taken:
+    features: Tensor
+    outputs: Tensor
+    call: _Call  # holds what was returned, so that nothing else comes to lie where it lay
 
 
 class Tap:
@@ -110,7 +116,7 @@ class Tap:
         self.model = model
         self._names = {module: name or "(the model itself)" for name, module in model.named_modules()}
         self.head: nn.Module | None = None if head is None else self._named(head)
-        self._taken: tuple[Tensor, Tensor] | None = None
+        self._taken: list[_Taken] = []  # of the module that ran last, one for each time it ran
         self._sharded = any(k.__name__ in _SHARDING for m in self._names for k in type(m).__mro__)
         self._copied: tuple[Tensor | None, Tensor | None] | None = None
 
@@ -134,14 +140,27 @@ class Tap:
                 returned = self._forward(batch, [self.found], hooks=hooks)
         else:
             returned = self._forward(batch, [self.head], hooks=hooks)
-        if self._taken is None:
+        taken, self._taken = self._taken, []
+        if not taken:
             raise HeadError(
                 f"the head {self.name!r} did not run in the forward pass of {type(self.model).__name__}; "
                 f"pass another head. {self._candidates()}"
             )
-        features, outputs = self._taken
-        self._taken = None
-        return _rows(self.found, features, outputs, returned, batch)
+        if len(taken) > 1:
+            taken = self._returned(taken, returned)
+        return _rows(self.found, taken[0].features, taken[0].outputs, returned, batch)
+
+    def _returned(self, taken: list[_Taken], returned: Any) -> list[_Taken]:
+        """Of several times that the head ran, the one whose output the model returns."""
+        final = {_storage(x) for x in _dense(returned)}
+        direct = [t for t in taken if _storage(t.call.returned) in final]
+        if len(direct) != 1:
+            raise HeadError(
+                f"the head {self.name!r} ran {len(taken)} times in one forward pass of {type(self.model).__name__}, which "
+                f"returns the outputs of {len(direct)} of them: its inputs are not one set of features. Measure a model that "
+                "runs it once, or pass another head"
+            )
+        return direct
 
     @property
     def found(self) -> nn.Module:
@@ -178,18 +197,23 @@ class Tap:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             given = next(tensors_in((args, kwargs)), None)
             returned = next(tensors_in(output), None)
-            if given is None or returned is None:
+            if given is None or returned is None or given.is_nested or returned.is_nested:
                 return
             # copies, for whatever follows may write into them in place
             few = returned.shape[-1] <= MANY_OUTPUTS or not is_linear(module)
-            self._taken = (given.detach().clone(), returned.detach().clone() if few else returned.detach())
+            outputs = returned.detach().clone() if few else returned.detach()
+            call = _Call(module, given, returned)
+            if self._taken and self._taken[-1].call.module is not module:
+                self._taken.clear()
+            self._taken.append(_Taken(given.detach().clone(), outputs, call))
             if calls is not None:
-                calls.append(_Call(self._names[module], module, given, returned))
+                calls.append(call)
 
         def copy(module: nn.Module, args: tuple[Any, ...]) -> None:
             weight, bias = head_parameters(module)
             self._copied = (None if weight is None else weight.clone(), None if bias is None else bias.clone())
 
+        self._taken.clear()
         with ExitStack() as stack:
             if self._sharded and self.head is not None and self._copied is None:  # weights are whole only while the model runs
                 stack.callback(self.head.register_forward_pre_hook(copy).remove)
@@ -212,7 +236,7 @@ class Tap:
                 f"{self._candidates()} Pass head= as a module that is called."
             )
         fed = {_storage(call.given) for call in calls}
-        final = {_storage(x) for x in tensors_in(returned)}
+        final = {_storage(x) for x in _dense(returned)}
         heads = _unique([c.module for c in calls if _storage(c.returned) in final and _storage(c.returned) not in fed])
         last = calls[-1]
         if not heads:
@@ -221,13 +245,13 @@ class Tap:
         if len(heads) > 1:
             raise HeadError(f"{type(self.model).__name__} has more than one head: say which. {self._candidates(heads)}")
         direct = bool(heads) and any(_storage(c.returned) in final for c in calls if c.module is heads[0])
-        if not direct and self._taken is not None and not _follows(returned, self._taken[1]):
+        if not direct and not _follows(returned, self._taken[-1].outputs):
             raise HeadError(
                 f"{type(self.model).__name__} returns something other than what its last linear layer computes "
                 f"({self._names[last.module]!r}); say which is the head. {self._candidates()}"
             )
         self.head = heads[0] if heads else last.module
-        if self.head is not last.module:  # what was taken last is another layer's
+        if self.head is not last.module or sum(c.module is self.head for c in calls) > 1:
             return self._forward(batch, [self.head])
         return returned
 
@@ -242,9 +266,33 @@ def _follows(returned: Any, outputs: Tensor) -> bool:
 
     It is not when something else was added, as a low-rank adapter beside the head does. Returns of another shape tell nothing.
     """
-    same = [x for x in tensors_in(returned) if x.shape == outputs.shape and x.is_floating_point()]
+    same = [x for x in _dense(returned) if x.shape == outputs.shape and x.is_floating_point()]
+    finite = torch.isfinite(outputs).all(-1)  # what is not has an error of its own
+    same, outputs = [x[finite] for x in same], outputs[finite]
     steps = [x.gather(-1, outputs.argsort(-1)).diff(dim=-1) for x in same]
     return not same or any(bool((s >= 0).all()) or bool((s <= 0).all()) for s in steps)
+
+
+def _picked(matching: Tensor, mask: Tensor | None) -> Tensor:
+    """(n,) the place whose outputs are the answer; where those of several are the same, the rule that fits all samples.
+
+    Args:
+        matching: (n, places) whether they are the same.
+        mask: (n, places) which tokens count, or None.
+    """
+    always = matching.all(0).nonzero()[:, 0]
+    if len(always):
+        return always[-1].expand(len(matching))
+    if mask is not None and mask.shape == matching.shape:
+        last = last_kept(mask.to(matching.device) > 0)
+        if bool(matching.gather(1, last.unsqueeze(1)).all()):
+            return last
+    return matching.int().argmax(1)
+
+
+def _dense(returned: Any) -> Iterator[Tensor]:
+    """The tensors of what a model returns that have a storage."""
+    return (x for x in tensors_in(returned) if x.layout == torch.strided)
 
 
 def _storage(x: Tensor) -> int:
@@ -261,8 +309,9 @@ def _rows(head: nn.Module, features: Tensor, outputs: Tensor, returned: Any, bat
         channel = -1 - len(head.kernel_size)
         features, outputs = features.movedim(channel, -1), outputs.movedim(channel, -1)
     for name, x in (("input", features), ("output", outputs)):
-        if not x.is_floating_point():
-            raise TypeError(f"the head's {name} has dtype {x.dtype}; features and outputs must be real floating point")
+        if not x.is_floating_point() or x.layout != torch.strided:
+            kind = f"dtype {x.dtype}" if x.layout == torch.strided else f"layout {x.layout}"
+            raise TypeError(f"the head's {name} has {kind}; features and outputs must be dense and real floating point")
     if outputs.ndim == 1:
         features, outputs = features.unsqueeze(0), outputs.unsqueeze(0)
     if features.shape[:-1] != outputs.shape[:-1]:
@@ -282,7 +331,7 @@ def _rows(head: nn.Module, features: Tensor, outputs: Tensor, returned: Any, bat
 
     # The head ran at many places of every input: tokens of a sequence, pixels of a map.
     features, outputs = features.flatten(1, -2), outputs.flatten(1, -2)
-    answers = [x for x in tensors_in(returned) if x.shape == (samples, width) and x.is_floating_point()]
+    answers = [x for x in _dense(returned) if x.shape == (samples, width) and x.is_floating_point()]
     everywhere = any(x.numel() == outputs.numel() and len(x) == samples for x in tensors_in(returned))
     if everywhere or not answers:
         targets, keep = batch.position_targets(samples, places)
@@ -293,12 +342,12 @@ def _rows(head: nn.Module, features: Tensor, outputs: Tensor, returned: Any, bat
         return captured(lambda x: x.flatten(0, 1)[index], targets, places=places, row_index=index)
     answer = answers[0].detach()
     targets = batch.sample_targets(samples)
-    chosen = (outputs == answer.unsqueeze(1)).all(-1)  # one place was picked, as GPT-2 classifiers pick the last token
-    if bool(chosen.any(1).all()):
-        place = chosen.int().argmax(1)
-        row = torch.arange(samples, device=features.device)
+    matching = (outputs == answer.unsqueeze(1)).all(-1)  # one place was picked, as GPT-2 classifiers pick the last token
+    if bool(matching.any(1).all()):
+        row, place = torch.arange(samples, device=features.device), _picked(matching, batch.mask)
         return captured(lambda x: x[row, place], targets)
-    if isinstance(head, nn.Linear) and not torch.allclose(outputs.mean(1).to(answer), answer, rtol=1e-2, atol=1e-3):
+    mean, size = outputs.mean(1).to(answer), float(outputs.abs().max())  # what is not finite has an error of its own
+    if size < torch.inf and not torch.allclose(mean, answer, rtol=1e-2, atol=1e-3 * size):
         raise HeadError(
             f"the head ran at {places} places of every input and the model returned one answer of shape {tuple(answer.shape)} "
             "that is neither one of them nor their mean; pool the features before the head, or pass another head="

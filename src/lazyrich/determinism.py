@@ -48,7 +48,8 @@ def check_model(tap: Tap, data: Any, place: torch.device, num_samples: int | Non
         NondeterminismError: it does not; names the module whose output is the first to differ though its inputs are the same.
     """
     share = (processes.rank, processes.size)
-    batch = next(batches(data, place, num_samples, share), None)
+    stream = batches(data, place, num_samples, share)
+    batch = next((b for b in stream if processes.together or not b.is_empty), None)
     differs = False
     if batch is not None:
         first, second = (tap.run(_fresh(batch)) for _ in range(2))

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from .batches import Batch, tensors_in
+from .batches import Batch, last_kept, tensors_in
 from .capture import Captured, is_linear
 from .errors import DataError, HeadError
 
@@ -62,7 +62,7 @@ class LayerTaps:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._calls[name] = self._calls.get(name, 0) + 1
             given = next(tensors_in((args, kwargs)), None)
-            if given is None:
+            if given is None or given.is_nested or given.layout != torch.strided:
                 return
             # queries, keys and values see one and the same tensor: it is taken once
             known = self._seen.get(id(given))
@@ -113,7 +113,7 @@ class LayerTaps:
             elif calls > 1:
                 reason = f"ran {calls} times in one forward pass, so what it sees is not one set of features"
             elif name not in self._same:
-                reason = "was called without a tensor"
+                reason = "was called without a dense tensor"
             elif not self._given[self._same[name]].is_floating_point():
                 reason = f"sees {self._given[self._same[name]].dtype}, not floating point"
             else:
@@ -160,18 +160,13 @@ class LayerTaps:
             return x.flatten(0, 1)[kept], owner[kept]
         if self.pooling == "first":
             return x[:, 0], order
-        last = torch.full_like(order, places - 1) if mask is None else _last_kept(mask)
+        last = torch.full_like(order, places - 1) if mask is None else last_kept(mask)
         return x[order, last], order
 
 
 def _places_last(x: Tensor, module: nn.Module) -> Tensor:
     """(n, places, width): channels first for maps and what works on them, channels last for tokens."""
     if x.ndim <= 2:
-        return x.reshape(len(x), 1, -1)
+        return (x.unsqueeze(1) if x.ndim == 1 else x).unsqueeze(1)
     channels_first = isinstance(module, _CHANNELS_FIRST_SEQUENCES) if x.ndim == 3 else not isinstance(module, _CHANNELS_LAST)
     return x.flatten(2).transpose(1, 2) if channels_first else x.flatten(1, -2)
-
-
-def _last_kept(mask: Tensor) -> Tensor:
-    place = torch.arange(mask.shape[1], device=mask.device)
-    return (place * mask).argmax(1)

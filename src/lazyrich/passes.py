@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batches import IGNORED_LABEL, Batch, batches, first_dimension, tensors_in
+from .batches import IGNORED_LABEL, Batch, batches, first_dimension, num_batches, tensors_in
 from .capture import MANY_OUTPUTS, Captured, Tap
 from .errors import DataError
 from .functional._inputs import one_hot
@@ -57,15 +57,14 @@ class Pass:
 
     def rows(self, text: str, hooks: Callable[[ExitStack], None] | None = None) -> Iterator[Rows]:
         """Goes through the data once."""
-        try:
-            total = len(self.data)
-        except TypeError:
-            total = None
+        total = num_batches(self.data)
         seen, self._print = 0, []
         share = (self.processes.rank, self.processes.size)
         stream = batches(self.data, self.place, self.num_samples, share)
         with progress_bar(self.show, total=total if self.num_samples is None else None, text=text, unit=" batches") as bar:
             for batch in self.processes.in_step(stream):
+                if batch.is_empty and not self.processes.together:  # together, all must run the model equally often
+                    continue
                 captured = self.tap.run(batch, hooks).counted(batch.counted)
                 self.positions = self.positions or captured.positions
                 count = len(captured.features)
@@ -147,7 +146,11 @@ class Pass:
         if self.class_weights is not None:
             if captured.targets is None:
                 raise DataError("class_balanced=True needs class labels, and a batch has none")
-            balance = self.class_weights[class_numbers(captured.targets).cpu()]
+            labels = class_numbers(captured.targets).cpu()
+            outside = labels[(labels < 0) | (labels >= len(self.class_weights))]
+            if len(outside):
+                raise DataError(f"class_balanced=True: label {int(outside[0])} is not a class that the first pass saw")
+            balance = self.class_weights[labels]
             weights = balance if weights is None else balance * weights.cpu()
         return weights
 
@@ -182,9 +185,9 @@ def class_numbers(targets: Tensor) -> Tensor:
     Raises:
         DataError: targets of another kind.
     """
-    if targets.is_floating_point() or (targets.ndim == 2 and bool(((targets == 0) | (targets == 1)).all())):
-        one_of = targets.ndim == 2 and bool(((targets == 1).sum(1) == 1).all()) and bool(((targets == 0) | (targets == 1)).all())
-        if not one_of or targets.shape[1] < 2:
+    binary = targets.ndim == 2 and targets.shape[1] > 1 and bool(((targets == 0) | (targets == 1)).all())
+    if targets.is_floating_point() or binary:
+        if not binary or not bool(((targets == 1).sum(1) == 1).all()):
             raise DataError(
                 f"class_balanced=True needs one class a sample; these targets are {targets.dtype} of shape {tuple(targets.shape)}"
             )
@@ -194,4 +197,4 @@ def class_numbers(targets: Tensor) -> Tensor:
 
 def _fingerprint(batch: Batch) -> float:
     """The same for the same inputs: processes that were all given the same data are told by it."""
-    return sum(float(x.double().sum()) for x in tensors_in(batch.inputs)) + first_dimension(batch.inputs)
+    return sum(float(x.sum(dtype=torch.float64)) for x in tensors_in(batch.inputs)) + first_dimension(batch.inputs)

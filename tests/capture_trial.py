@@ -1,0 +1,380 @@
+"""One trial of the capture: measures a drawn network and holds what comes out against plain hooks and the slow reference."""
+
+from __future__ import annotations
+
+import random
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import reference
+import torch
+from random_networks import Drawn, Refused, draw_network
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+import lazyrich
+from lazyrich import DataError, DegenerateError, HeadError, NonFiniteError
+
+OWN = (HeadError, DataError, TypeError, ValueError, lazyrich.NondeterminismError)
+MARKS = ("the network refused", "the user's hook")
+SECONDS = 10.0
+HOOKS = (
+    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called", "_state_dict_hooks",
+)  # fmt: skip
+GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
+
+
+class Finding(AssertionError):  # noqa: N818
+    """Something the library must not do."""
+
+
+@dataclass
+class Seen:
+    """What plain hooks saw: for each batch, what every linear layer and convolution was given and returned, call by call."""
+
+    calls: list[dict[str, list[tuple[Tensor, Tensor]]]]
+    batches: list[tuple[Any, Tensor | None]]
+
+
+def look(drawn: Drawn) -> Seen:
+    """Runs the network in evaluation mode, plainly, with a pre-hook and a hook of one's own on each linear layer."""
+    model, now = drawn.model.eval(), {}
+    stack: list[tuple[nn.Module, Tensor]] = []
+    left = drawn.options.get("num_samples", 10**9)
+
+    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+        given = args[0] if args else kwargs["input"]
+        stack.append((module, given.detach().clone()))
+
+    def after(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            owner, given = stack.pop()
+            assert owner is module
+            now.setdefault(name, []).append((given, output.detach().clone()))
+
+        return hook
+
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)) or (name == drawn.head and drawn.head):
+            module.register_forward_pre_hook(before, with_kwargs=True)
+            module.register_forward_hook(after(name))
+    found = Seen([], [])
+    data = drawn.make()
+    with torch.no_grad():
+        for item in [data] if isinstance(data, (Tensor, tuple)) else data:
+            x, y = item if isinstance(item, (tuple, list)) and len(item) == 2 else (item, None)
+            x = x[0] if isinstance(x, list) else x
+            if isinstance(x, dict):
+                x = {key: value[:left] for key, value in x.items()}
+                y = x.get("labels")
+                model(**x)
+                count = len(x["x"])
+            else:
+                x, y = x[:left], None if y is None else y[:left]
+                count = len(x)
+                model(x)
+            found.calls.append(dict(now))
+            found.batches.append((x, y))
+            now.clear()
+            left -= count
+            if left <= 0:
+                break
+    return found
+
+
+def rows_of_head(drawn: Drawn, seen: Seen, head: str, reduce: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Features, outputs and labels, a row for each sample or place that counts."""
+    conv = isinstance(dict(drawn.model.named_modules())[head], nn.Conv2d)
+    features, outputs, labels = [], [], []
+    for calls, (x, y) in zip(seen.calls, seen.batches, strict=True):
+        given, returned = calls[head][0]
+        if conv:
+            given, returned = given.movedim(1, -1), returned.movedim(1, -1)
+        n = len(returned)
+        places = returned[..., 0].numel() // max(n, 1)
+        if returned.ndim == 2 or (places <= 1 and n):
+            given, returned = given.flatten(0, -2), returned.flatten(0, -2)
+        elif reduce == "places":
+            given, returned, mask = given.flatten(0, -2), returned.flatten(0, -2), None
+            if isinstance(x, dict):
+                mask, y = x["attention_mask"].flatten() > 0, None
+            elif y is not None:
+                y = y.flatten()
+                mask = y != -100
+            if mask is not None:
+                given, returned, y = given[mask], returned[mask], None if y is None else y[mask]
+        elif reduce == "mean":
+            given, returned = given.flatten(1, -2).mean(1), returned.flatten(1, -2).mean(1)
+        elif reduce == "pick":
+            index = drawn.pick(n, x)
+            given, returned = given[torch.arange(n), index], returned[torch.arange(n), index]
+        features.append(given)
+        outputs.append(returned)
+        labels.append(y)
+    y = None if labels[0] is None else torch.cat(labels)
+    return torch.cat(features), torch.cat(outputs), y
+
+
+def state(model: nn.Module) -> list[Any]:
+    """Everything that a measurement could leave changed, bit by bit."""
+    found: list[Any] = []
+    for name, module in model.named_modules():
+        hooks = [tuple((key, id(hook)) for key, hook in getattr(module, attribute, {}).items()) for attribute in HOOKS]
+        attributes = sorted(key for key in module.__dict__ if key != "calls")
+        found.append((name, id(module), module.training, hooks, attributes, module.__class__))
+    for name, x in (*model.named_parameters(), *model.named_buffers()):
+        grad = None if x.grad is None else (id(x.grad), bits(x.grad))
+        found.append((name, id(x), x.data_ptr(), x._version, x.requires_grad, grad, bits(x)))
+    found.append([tuple(getattr(torch_module, name)) for name in GLOBAL_HOOKS])
+    rng = np.random.get_state()
+    found.append((bits(torch.get_rng_state()), random.getstate(), rng[1].tobytes(), rng[2:]))
+    found.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")))
+    found.append((torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()))
+    return found
+
+
+def bits(x: Tensor) -> bytes:
+    return x.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes() if x.numel() else b""
+
+
+def trial(seed: Any) -> str:
+    """Draws, measures and judges; a word on how it ended.
+
+    Raises:
+        Finding: an unnamed crash, a hang, a wrong number, something refused that could be measured, something left changed.
+    """
+    drawn, other = draw_network(seed), draw_network(seed)
+    # the fused transformer layer, which runs where nothing is hooked, computes otherwise under autocast, or not at all
+    torch.backends.mha.set_fastpath_enabled(getattr(drawn.model, "around", "") != "autocast")
+    try:
+        return _trial(seed, drawn, other)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+
+
+def _trial(seed: Any, drawn: Drawn, other: Drawn) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            seen: Seen | Exception = look(other)
+        except Exception as error:
+            seen = error
+        torch.manual_seed(random.Random(f"state {seed}").randrange(2**31))
+        before, began = state(drawn.model), time.monotonic()
+        data = drawn.make()
+        generator = getattr(data, "generator", None)
+        loader_state = None if generator is None else bits(generator.get_state())
+        result: lazyrich.Richness | Exception
+        try:
+            result = lazyrich.measure(drawn.model, data, **drawn.options)
+        except Exception as error:
+            result = error
+        seconds = time.monotonic() - began
+    options = {key: value if not isinstance(value, Tensor) else "…" for key, value in drawn.options.items()}
+    text = f"case {seed} ({', '.join(drawn.what)}; {options})"
+    if seconds > SECONDS:
+        raise Finding(f"{text}: took {seconds:.0f} s")
+    for old, new in zip(before, state(drawn.model), strict=True):
+        if old != new:
+            raise Finding(f"{text}: left changed: {str(old)[:300]} -> {str(new)[:300]}")
+    if generator is not None and bits(generator.get_state()) != loader_state:
+        raise Finding(f"{text}: the loader's generator was left changed")
+    try:
+        return judged(drawn, other, seen, result)
+    except Finding as finding:
+        raise Finding(f"{text}: {finding}") from (result if isinstance(result, Exception) else None)
+
+
+def judged(drawn: Drawn, other: Drawn, seen: Seen | Exception, result: lazyrich.Richness | Exception) -> str:
+    """How the measurement ended, if it may have."""
+    if isinstance(result, Exception):
+        passed_on = any(mark in str(result) for mark in MARKS)
+        if isinstance(seen, Exception) and (type(result) is type(seen) or isinstance(result, OWN)):
+            return "the network's own error"
+        if passed_on and getattr(drawn.model, "fail_at", None) and isinstance(result, (drawn.model.error, Refused)):
+            return "the network's own error"
+        if isinstance(result, ArithmeticError) or not isinstance(result, OWN):
+            raise Finding(f"{type(result).__name__}: {str(result)[:300]}")
+        if isinstance(seen, Seen) and drawn.certain and not excused(drawn, other, seen, result):
+            raise Finding(f"refused: {type(result).__name__}: {str(result)[:300]}")
+        return type(result).__name__
+    if isinstance(seen, Exception):
+        if any(mark in str(seen) for mark in MARKS) or not drawn.certain:
+            return "measured"  # more calls went well than were counted
+        raise Finding(f"measured, where the network itself raises {type(seen).__name__}: {str(seen)[:200]}")
+    head = "" if result.head == "(the model itself)" else result.head
+    if drawn.head is not None and head != drawn.head:
+        raise Finding(f"took {result.head!r} for the head, which is {drawn.head!r}")
+    if "largest" in drawn.what:
+        if result.num_outputs == 1 or result.num_samples < 9 or nearly_the_mean(seen, head):
+            return "measured at the places that were picked"  # the largest of one output is that of one place
+        raise Finding(f"measured {result.low_rank}, though what the network returns is no linear function of any features")
+    if not all(head in calls for calls in seen.calls):
+        return "measured at a layer that is not linear"
+    if any(len(calls[head]) != 1 for calls in seen.calls) and drawn.head is None:
+        raise Finding("the head ran more than once, and nobody can say which one is meant")
+    return compared(drawn, other, seen, result, head)
+
+
+def nearly_the_mean(seen: Seen, head: str) -> bool:
+    """Whether the largest over the places of an input is its mean, or as good as, or that of one place in all outputs."""
+    for calls in seen.calls:
+        out = calls[head][0][1].double()
+        out = out.flatten(2).transpose(1, 2) if out.ndim == 4 else out
+        if bool((out == out.amax(1, keepdim=True)).all(-1).any(1).all()):
+            continue
+        if len(out) and float((out.amax(1) - out.mean(1)).abs().max()) > 0.02 * float(out.abs().max()):
+            return False
+    return True
+
+
+def excused(drawn: Drawn, other: Drawn, seen: Seen, error: Exception) -> bool:
+    """Whether what the plain hooks saw calls for this error."""
+    options, what = drawn.options, str(error)
+    features, outputs, labels = rows_of_head(other, seen, drawn.head or "", drawn.reduce)
+    x, f = features.double(), outputs.double()
+    if isinstance(error, NonFiniteError):
+        return not (bool(x.isfinite().all()) and bool(f.isfinite().all())) or "layers" in options or bad_parameters(drawn)
+    if "more than one head" in what:
+        return "spoilt 1" in drawn.what  # the user's hook hands the head another tensor than the one that is returned beside it
+    if "shuffles" in what:
+        return "shuffled" in drawn.what
+    if "second pass" in what:
+        return "iterator" in drawn.what and bool(options.keys() & {"nc4", "check", "class_balanced"})
+    w = options.get("sample_weights")
+    rows = len(x) if w is None or len(w) != len(x) else int((w > 0).sum())
+    if isinstance(error, DegenerateError):
+        if "layers" in options:
+            return True  # an inner layer may be dead
+        return constant(x, features.dtype) or constant(f, outputs.dtype) or rows < 2
+    if rows < 2 or len(x) < 2:
+        return True
+    if w is not None and len(w) != len(x):
+        return "sample_weights" in what
+    if drawn.labels == "wrong":
+        return "label" in what or "not a class" in what or ("blocks" in what and outputs.shape[1] == 1)  # which may be real
+    if options.get("class_balanced") and labels is None:
+        return "class_balanced" in what
+    if drawn.labels == "places" and ("arget" in what or "label" in what):
+        outs = [calls[drawn.head or ""][0][1] for calls in seen.calls]
+        return all(out.shape[1:-1].numel() == 1 or conv_of_one(out) for out in outs)
+    if options.get("class_balanced"):
+        return "class_balanced" in what and (labels is None or drawn.labels in ("real", "places") or outputs.shape[1] < 2)
+    if "overflow" in what or "vanish" in what:
+        return float(x.abs().max()) > 1e50 or float(f.abs().max()) > 1e50 or float(f.var(0).max()) < 1e-110
+    return False
+
+
+def conv_of_one(out: Tensor) -> bool:
+    """A map of a single place."""
+    return out.ndim == 4 and out.shape[2:].numel() == 1
+
+
+def bad_parameters(drawn: Drawn) -> bool:
+    return any(not bool(p.isfinite().all()) for p in drawn.model.parameters())
+
+
+def constant(x: Tensor, dtype: torch.dtype) -> bool:
+    """Within twice the rounding."""
+    return bool((x.std(0, correction=0) <= 2 * torch.finfo(dtype).eps * x.mean(0).abs()).all())
+
+
+def compared(drawn: Drawn, other: Drawn, seen: Seen, result: lazyrich.Richness, head: str) -> str:
+    """Whether the numbers are those of the slow reference."""
+    if drawn.head is None and any(calls[head][0][1].ndim != 2 for calls in seen.calls):
+        return "measured at another layer than the head"
+    features, outputs, labels = rows_of_head(other, seen, head, drawn.reduce)
+    if result.num_samples != len(features) and drawn.options.get("sample_weights") is None:
+        raise Finding(f"{result.num_samples} rows where {len(features)} were seen")
+    w = weights_of(drawn, labels)
+    x, f = features.double().numpy(), outputs.double().numpy()
+    if (result.num_features, result.num_outputs) != (x.shape[1], f.shape[1]):
+        raise Finding(f"{result.num_features} features, {result.num_outputs} outputs; seen were {x.shape[1]} and {f.shape[1]}")
+    eps = torch.finfo(outputs.dtype).eps
+    if drawn.reduce == "pick" and eps > 1e-5 and any(len(x) < 5 for x, _ in seen.batches if isinstance(x, Tensor)):
+        return "measured, the place may be told from another by rounding alone"
+    tolerance = 1e-5
+    if rank_is_rounding(f, w, eps):
+        return "measured, the rank is a matter of rounding"
+    expected = reference.d_lr(x, f, w, eps=eps)
+    if not abs(result.low_rank - expected) < tolerance:
+        raise Finding(f"D_LR {result.low_rank} where the reference has {expected}")
+    if result.neural_collapse is not None and labels is not None:
+        compare_collapse(x, f, labels, w, torch.finfo(features.dtype).eps, result)
+    for name, layer in result.layers.items():
+        compare_layer(drawn, seen, name, head, f, w, eps, layer)
+    return "measured"
+
+
+def weights_of(drawn: Drawn, labels: Tensor | None) -> np.ndarray | None:
+    w = drawn.options.get("sample_weights")
+    w = None if w is None else w.double().numpy()
+    if drawn.options.get("class_balanced"):
+        y = (labels.argmax(1) if labels.ndim == 2 else labels).long().numpy()
+        given = np.ones(len(y)) if w is None else w
+        total = np.bincount(y, given)[y]
+        w = np.divide(given, total, out=np.zeros_like(total), where=total > 0)
+    return w
+
+
+def rank_is_rounding(f: np.ndarray, w: np.ndarray | None, eps: float) -> bool:
+    """Whether a singular value of the outputs lies so near the cut that rounding decides on which side."""
+    share = np.full(len(f), 1 / len(f)) if w is None else w / w.sum()
+    f = np.sqrt(share)[:, None] * f
+    s = np.linalg.svd(f, compute_uv=False)
+    cut = max((4 if eps > 1e-5 else 50) * eps * np.sqrt((f**2).sum() / f.shape[1]), 1e-7 * s[0])
+    return bool(((s > cut / 2) & (s < 2 * cut)).any())
+
+
+def compare_collapse(x: np.ndarray, f: np.ndarray, labels: Tensor, w: np.ndarray | None, eps: float, result: Any) -> None:
+    y = (labels.argmax(1) if labels.ndim == 2 else labels.flatten()).long().numpy()
+    collapse = result.neural_collapse
+    assert collapse is not None
+    expected, singular = reference.nc1(x, y, w)
+    if singular[-1] < max(1e-3, 8 * eps if eps > 1e-5 else 0) * singular[0]:
+        return  # a small direction, that rounding turns
+    # where one of several tokens is taken, another may have the same rounded outputs and features that differ in the last place
+    tolerance = (2e-3 if eps > 1e-5 else 1e-4) + 1e-6 * (singular[0] / singular[-1]) ** 2
+    if not abs(collapse.nc1 - expected) < tolerance * (1 + expected):
+        raise Finding(f"NC1 {collapse.nc1} where the reference has {expected}")
+    if collapse.nc4 is not None:
+        share = np.ones(len(x)) if w is None else w
+        means = np.stack([np.average(x[y == c], axis=0, weights=share[y == c]) for c in range(y.max() + 1)])
+        distances = ((x[:, None] - means) ** 2).sum(-1)
+        nearest, answers = distances.argmin(1), f.argmax(1)
+        close = np.sort(distances, axis=1)
+        unsure = close[:, 1] - close[:, 0] < 1e-4 * close[:, 1]
+        wrong = np.average(answers != nearest, weights=share)
+        if abs(collapse.nc4 - wrong) > 1e-6 + np.average(unsure, weights=share):
+            raise Finding(f"NC4 {collapse.nc4} where plain counting has {wrong}")
+
+
+def compare_layer(
+    drawn: Drawn, seen: Seen, name: str, head: str, f: np.ndarray, w: np.ndarray | None, eps: float, layer: lazyrich.LayerRichness
+) -> None:
+    """An inner layer against its own plain hook, where what it sees is vectors or a map and the head sees one row a sample."""
+    if drawn.reduce != "rows" or name == head:
+        return
+    kept = []
+    for calls in seen.calls:
+        given = calls[name][0][0]
+        if given.ndim == 4:
+            given = given.flatten(2).transpose(1, 2)
+            how = drawn.options["pooling"] if given.shape[1] > 1 else "first"
+            if how == "positions":
+                return
+            rows = {"average": given.mean(1), "flatten": given.flatten(1), "first": given[:, 0], "last": given[:, -1]}
+            given = rows[how]
+        elif given.ndim != 2:
+            return
+        kept.append(given)
+    x = torch.cat(kept)
+    if len(x) != len(f):
+        raise Finding(f"layer {name!r} saw {len(x)} rows, the head {len(f)}")
+    expected = reference.d_lr(x.double().numpy(), f, w, eps=eps)
+    if not abs(layer.low_rank - expected) < 1e-5:
+        raise Finding(f"layer {name!r}: D_LR {layer.low_rank} where the reference has {expected}")

@@ -1,0 +1,561 @@
+"""Random small networks with data, of which it is known what the head sees: what the capture is tried on.
+
+``draw(seed)`` gives the same network, weights, data and options every time; nothing here imports the package.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Refused(Exception):  # noqa: N818
+    """What a network or a hook of the user raises."""
+
+
+@dataclass
+class Answer:
+    """What some networks return."""
+
+    logits: Tensor | None
+    extra: Any = 3
+
+
+@dataclass
+class Drawn:
+    """A network and data.
+
+    Attributes:
+        make: () -> the data, new each time and the same.
+        head: dotted name of the layer that is the head; None where no one can say.
+        certain: whether the capture must find it, or must refuse nothing.
+        reduce: "rows", "places" (every place is a row), "mean", or "pick": places of the head to rows.
+        pick: (samples, batch inputs) -> place of each sample.
+        labels: "class", "one-hot", "real", "wrong", "places" or None.
+    """
+
+    model: nn.Module
+    make: Callable[[], Any]
+    head: str | None
+    reduce: str
+    options: dict[str, Any]
+    certain: bool = True
+    pick: Callable[[int, Any], Tensor] | None = None
+    labels: str | None = None
+    what: list[str] = field(default_factory=list)
+
+
+class Residual(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x.clone())  # what is inside may write into its input
+
+
+class Branches(nn.Module):
+    def __init__(self, branches: list[nn.Module]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x.clone()) for branch in self.branches], dim=-1)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase], width: int, out: int) -> None:
+        super().__init__()
+        self.inner = kind(width, out, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)[0]
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(width, 2, batch_first=True)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.inner(x, x, x, key_padding_mask=None if mask is None else mask == 0, need_weights=False)[0]
+
+
+class Transformer(nn.Module):
+    def __init__(self, width: int, **options: Any) -> None:
+        super().__init__()
+        self.inner = nn.TransformerEncoderLayer(width, 2, 8, batch_first=True, **options)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.inner(x, src_key_padding_mask=None if mask is None else mask == 0)
+
+
+class Tokens(nn.Module):
+    """Embedded tokens, or vectors, through layers of sequences."""
+
+    def __init__(self, embedding: nn.Module, layers: list[nn.Module], finish: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.embedding, self.layers, self.finish = embedding, nn.ModuleList(layers), finish
+
+    def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        x = self.embedding(x)
+        for layer in self.layers:
+            x = layer(x, attention_mask) if isinstance(layer, (Attention, Transformer, Encoder)) else layer(x)
+        return self.finish(x)
+
+
+class Encoder(nn.Module):
+    """PyTorch's own stack of layers, with its fast path over nested tensors."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.TransformerEncoder(nn.TransformerEncoderLayer(width, 2, 8, batch_first=True), 2)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        out = self.inner(x, src_key_padding_mask=None if mask is None else mask == 0)
+        return nn.functional.pad(out, (0, 0, 0, x.shape[1] - out.shape[1]))  # it cuts off what all samples leave out
+
+
+class LowRankAdapted(nn.Module):
+    """A head with an adapter beside it; its output is the sum."""
+
+    def __init__(self, width: int, out: int, zero: bool) -> None:
+        super().__init__()
+        self.base, self.down, self.up = nn.Linear(width, out), nn.Linear(width, 2, bias=False), nn.Linear(2, out, bias=False)
+        if zero:
+            nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.up(self.down(x))
+
+
+class Network(nn.Module):
+    """Body, head, and whatever surrounds them."""
+
+    def __init__(self, body: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.body, self.head = body, head
+        self.calls, self.fail_at, self.error = 0, None, Refused
+        self.around = "plain"
+        self.finish: Callable[[Tensor, Tensor, Any], Any] = lambda out, features, inputs: out
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.fail_at:
+            raise self.error("the network refused")
+        if self.around == "autocast":
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return self._run(args, kwargs)
+        if self.around == "inference":
+            with torch.inference_mode():
+                return self._run(args, kwargs)
+        if self.around == "random":
+            torch.rand(2), random.random()
+        return self._run(args, kwargs)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kwargs.pop("labels", None)
+        features = self.body(*args, **kwargs)
+        out = self.head(input=features) if self.around == "keyword" else self.head(features)
+        return self.finish(out, features, kwargs.get("attention_mask"))
+
+
+# --- bodies -----------------------------------------------------------------------------------------------------------
+
+
+def activation(draw: random.Random) -> nn.Module:
+    return draw.choice(
+        [nn.ReLU(inplace=True), nn.ReLU(), nn.Tanh(), nn.GELU(), nn.Sigmoid(), nn.SiLU(inplace=True), nn.LeakyReLU(0.1, True)]
+    )
+
+
+def dense(draw: random.Random, width: int, out: int, depth: int = 0) -> nn.Module:
+    """Vectors, or the last dimension of anything, from width to out."""
+    layers: list[nn.Module] = []
+    for _ in range(draw.randrange(3)):
+        new = draw.choice([4, 6, 8, 12])
+        kind = draw.randrange(9) if depth < 2 else draw.randrange(5)
+        if kind <= 1:
+            layers += [nn.Linear(width, new), activation(draw)]
+        elif kind == 2:
+            layers += [nn.utils.parametrizations.weight_norm(nn.Linear(width, new)), activation(draw)]
+        elif kind == 3:
+            layers += [draw.choice([nn.Identity(), nn.LayerNorm(width), nn.Dropout(0.5), nn.Dropout(0.5, inplace=True)])]
+            new = width
+        elif kind == 4:
+            layers += [nn.Linear(width, new, bias=False)]
+        elif kind == 5:
+            layers, new = [*layers, Residual(dense(draw, width, width, depth + 1))], width
+        elif kind == 6:
+            layers += [Branches([dense(draw, width, new, depth + 1), dense(draw, width, 3, depth + 1)])]
+            new += 3
+        elif kind == 7:
+            shared = nn.Linear(width, width)
+            layers, new = [*layers, shared, activation(draw), shared], width
+        else:
+            layers += [nn.Sequential(dense(draw, width, new, depth + 1))]
+        width = new
+    return nn.Sequential(*layers, nn.Linear(width, out), activation(draw))
+
+
+def vectors(draw: random.Random, width: int, out: int) -> nn.Module:
+    body = dense(draw, width, out)
+    if draw.random() < 0.3:
+        return nn.Sequential(draw.choice([nn.BatchNorm1d(width), nn.Identity(), nn.ReLU(inplace=True)]), body)
+    return nn.Sequential(body, nn.BatchNorm1d(out), nn.Dropout(0.3)) if draw.random() < 0.2 else body
+
+
+def maps(draw: random.Random, channels: int, out: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for _ in range(draw.randrange(1, 3)):
+        new = draw.choice([4, 6])
+        layers += [nn.Conv2d(channels, new, draw.choice([1, 3]), padding=draw.choice([0, 1]), groups=draw.choice([1, 1, 2]))]
+        layers += [*[nn.BatchNorm2d(new), nn.Identity()][: draw.randrange(3)], activation(draw)]
+        channels = new
+        if draw.random() < 0.3:
+            layers += [Residual(nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), activation(draw)))]
+    if draw.random() < 0.4:
+        layers += [draw.choice([nn.MaxPool2d(2), nn.AvgPool2d(2)])]
+    return nn.Sequential(*layers, nn.Conv2d(channels, out, 1, padding=draw.choice([0, 1])), activation(draw))
+
+
+def sequences(draw: random.Random, tokens: bool, width: int, out: int, finish: Callable[[Tensor], Tensor]) -> nn.Module:
+    layers: list[nn.Module] = []
+    for _ in range(draw.randrange(1, 3)):
+        kind = draw.randrange(6)
+        if kind == 0:
+            layers, width = [*layers, Recurrent(draw.choice([nn.LSTM, nn.GRU]), width, 6)], 6
+        elif kind == 1:
+            layers.append(Attention(width))
+        elif kind == 2 and draw.random() < 0.3:
+            layers.append(Encoder(width))
+        elif kind <= 3:
+            layers.append(Transformer(width, norm_first=kind == 3, dropout=0.1))
+        else:
+            layers, width = [*layers, dense(draw, width, 6)], 6
+    layers.append(nn.Linear(width, out))
+    return Tokens(nn.Embedding(20, 8) if tokens else nn.Identity(), layers, finish)
+
+
+# --- what surrounds the head ------------------------------------------------------------------------------------------
+
+UNHARMED: dict[str, Callable[[Tensor, Tensor, Any], Any]] = {
+    "tensor": lambda out, features, _: out,
+    "tuple": lambda out, features, _: (out, features),
+    "list": lambda out, features, _: [None, out],
+    "dict": lambda out, features, _: {"hidden": features, "nested": {"logits": out}},
+    "dataclass": lambda out, features, _: Answer(out),
+    "softmax": lambda out, features, _: out.softmax(-1),
+    "log softmax": lambda out, features, _: (out * 3).log_softmax(-1),
+    "sigmoid": lambda out, features, _: out.sigmoid(),
+    "in place": lambda out, features, _: out.relu_(),
+    "features overwritten": lambda out, features, _: (out, features.zero_())[0],
+    "scaled in place": lambda out, features, _: out.mul_(-2),
+    "squeezed": lambda out, features, _: out.squeeze(-1),
+    "with a loss": lambda out, features, _: {"loss": out.float().square().mean(), "logits": out},
+}
+ODD: dict[str, Callable[[Tensor, Tensor, Any], Any]] = {
+    "nothing": lambda out, features, _: None,
+    "classes": lambda out, features, _: out.argmax(-1),
+    "text": lambda out, features, _: "done",
+    "the features": lambda out, features, _: features,
+    "a loss alone": lambda out, features, _: out.float().mean(),
+    "shifted": lambda out, features, _: out + torch.arange(out.shape[-1]).to(out),
+    "sparse": lambda out, features, _: out.float().flatten(1).to_sparse(),
+    "complex": lambda out, features, _: torch.complex(out.float(), out.float()),
+}
+
+
+def last_kept(mask: Tensor) -> Tensor:
+    return mask.sum(1) - 1
+
+
+def finish_of_places(draw: random.Random, drawn: Drawn, masked: bool) -> None:
+    """How a network that has answers at every token makes its own of them."""
+    net: Any = drawn.model
+    several = net.head.out_features > 1
+    kind = draw.choice(["places", "mean", "first", "last", "last", "largest"] if several else ["places", "mean"])
+    drawn.what.append(kind)
+    if kind == "places":
+        drawn.reduce = "places"
+        net.finish = draw.choice([UNHARMED["tensor"], UNHARMED["dict"], UNHARMED["softmax"], UNHARMED["tuple"]])
+    elif kind == "mean":
+        drawn.reduce = "mean"
+        net.finish = lambda out, features, mask: out.mean(1)
+    elif kind == "largest":  # no set of features gives this
+        drawn.head, drawn.certain, net.finish = None, False, lambda out, features, mask: out.amax(1)
+    elif kind == "last" and masked:
+        drawn.reduce, drawn.pick = "pick", lambda n, inputs: last_kept(inputs["attention_mask"])
+        net.finish = lambda out, features, mask: out[torch.arange(len(out)), last_kept(mask)]
+    else:
+        place = 0 if kind == "first" else -1
+        drawn.reduce = "pick"
+        drawn.pick = lambda n, inputs: torch.full((n,), place)
+        net.finish = lambda out, features, mask: out[:, place]
+
+
+def surround(draw: random.Random, drawn: Drawn, classes: int) -> None:
+    """What may go wrong around a head on vectors."""
+    net: Any = drawn.model
+    others = "odd, two heads, joined heads, no head, not run, adapter, named adapter, helper, twice, both, loop"
+    kind = draw.choice([*["finish"] * 10, *others.split(", ")])
+    drawn.what.append(kind)
+    width = net.head.in_features
+    if kind == "finish":
+        name = draw.choice(list(UNHARMED))
+        net.finish = UNHARMED[name]
+        drawn.what.append(name)
+    elif kind == "odd":
+        name = draw.choice(list(ODD))
+        net.finish, drawn.certain = ODD[name], False
+        drawn.what.append(name)
+    elif kind in ("two heads", "joined heads"):
+        net.other = other = nn.Linear(width, draw.choice([classes, 2, 3]))
+        join = kind == "joined heads"
+        net.finish = lambda out, features, _: torch.cat([out, other(features)], -1) if join else (out, other(features))
+        if draw.random() < 0.5:
+            drawn.options["head"] = "head"
+        else:
+            drawn.certain, drawn.head = False, None
+    elif kind == "no head":
+        weight = net.head.weight
+        del net.head
+        net.weight = weight
+        net.head_function = None
+        type_of = type(net)
+
+        class Functional(type_of):
+            @property
+            def head(self) -> Any:
+                return lambda x: nn.functional.linear(x, self.weight)
+
+        net.__class__ = Functional
+        net.around = "plain"
+        drawn.certain, drawn.head = False, None
+    elif kind == "not run":
+        net.spare = nn.Linear(width, classes)
+        if draw.random() < 0.5:
+            drawn.options["head"] = draw.choice(["spare", "nothing", "body", nn.Linear(2, 2), "head"])
+            drawn.certain = drawn.options["head"] == "head"
+            drawn.head = "head" if drawn.certain else None
+    elif kind in ("adapter", "named adapter"):
+        net.head = LowRankAdapted(width, classes, draw.random() < 0.3)
+        net.around = "plain"
+        if kind == "named adapter":
+            drawn.options["head"] = draw.choice(["head", net.head])
+        else:
+            drawn.certain, drawn.head = False, None
+    elif kind == "helper":
+        net.helper = helper = nn.Linear(width, draw.choice([classes, 4]))
+        net.finish = lambda out, features, _: (out, helper(features).sum(), out)[0]
+    elif kind == "twice":  # the head runs again for something else, before or after what is returned
+        net.finish = lambda out, features, _: (out, net.head(features.flip(0).clone()))[0]
+    elif kind == "both":  # nobody can say which of the two is meant
+        net.finish = lambda out, features, _: (out, net.head(features * 2))
+        drawn.certain, drawn.head = False, None
+    else:
+        net.finish = lambda out, features, _: torch.stack([net.head(features + k) for k in range(2)], 1)
+        drawn.certain, drawn.head = False, None
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def data_of(draw: random.Random, drawn: Drawn, x: Tensor, mask: Tensor | None, classes: int, places: tuple[int, ...]) -> None:
+    """Labels, batches, weights and options."""
+    n = len(x)
+    kind = draw.choice(["class"] * 4 + ["one-hot", "real", "missing", "wrong", "small type", None, None])
+    if drawn.reduce == "places":
+        kind = draw.choice(["places", None])
+    if kind in ("class", "missing", "small type", "one-hot", "wrong"):
+        y = torch.randint(classes, (n,)) if draw.random() < 0.5 else torch.arange(n) % classes
+        y = y.clamp_max(max(classes - 2, 0)) if kind == "missing" else y
+        y = y.to(draw.choice([torch.int32, torch.uint8, torch.int16])) if kind == "small type" else y
+        if kind == "one-hot":
+            y = nn.functional.one_hot(y, max(classes, 2)).to(draw.choice([torch.float32, torch.int64, torch.float64]))
+        if kind == "wrong":
+            y[draw.randrange(n)] = draw.choice([-1, classes + 3, -100])
+    elif kind == "real":
+        y = torch.randn(n, draw.choice([1, 3]))
+    elif kind == "places":
+        y = torch.randint(classes, (n, *places))
+        y = y.masked_fill(torch.rand(y.shape) < draw.choice([0.0, 0.2]), -100)
+    else:
+        y = None
+    drawn.labels = {"missing": "class", "small type": "class"}.get(kind, kind)
+    inputs: Any = x
+    if mask is not None:
+        kinds = ["mapping"]
+    else:
+        kinds = ["tensors", "list", "list", "loader", "loader", "shuffled", "iterator", "with empty"]
+    form = draw.choice(kinds)
+    size = draw.choice([1, 3, 7, 16, n]) if n < 40 else draw.choice([7, 16, n])
+    cuts = [slice(k, k + size) for k in range(0, n, size)]
+    if form == "with empty":
+        cuts = [*cuts]
+        cuts.insert(draw.choice([0, 1, len(cuts)]), slice(0, 0))
+    drawn.what += [f"labels {kind}", form, f"n {n}", f"batches of {size}"]
+
+    def make() -> Any:
+        if form == "mapping":
+            whole = {"x": inputs, "attention_mask": mask} | ({} if y is None else {"labels": y})
+            return [{name: value[rows].clone() for name, value in whole.items()} for rows in cuts]
+        if form == "tensors":
+            return inputs.clone() if y is None else (inputs.clone(), y.clone())
+        parts = [inputs[c].clone() if y is None else (inputs[c].clone(), y[c].clone()) for c in cuts]
+        if form in ("list", "with empty"):
+            return parts
+        if form == "iterator":
+            return iter(parts)
+        tensors = TensorDataset(inputs.clone()) if y is None else TensorDataset(inputs.clone(), y.clone())
+        return DataLoader(tensors, size, shuffle=form == "shuffled", generator=torch.Generator().manual_seed(1))
+
+    drawn.make = make
+    options = drawn.options
+    once = form == "iterator"
+    if draw.random() < 0.2 and form != "shuffled":
+        options["num_samples"] = draw.choice([1, 2, n // 2 + 1, n, 10 * n])
+    if draw.random() < 0.25 and drawn.reduce != "places":
+        rows = min(n, options.get("num_samples", n))
+        w = torch.rand(rows, dtype=draw.choice([torch.float32, torch.float64])) + 0.05
+        w = w * (torch.rand(rows) < draw.choice([1.0, 0.7, 0.0])) if draw.random() < 0.5 else w
+        options["sample_weights"] = w * draw.choice([1.0, 1e-12, 1e12])
+    if draw.random() < 0.15:
+        options["class_balanced"] = True
+    if draw.random() < 0.2:
+        options["nc4"] = True
+    if draw.random() < 0.3:
+        options["layers"] = "all"
+        options["pooling"] = draw.choice(["average", "average", "flatten", "positions", "first", "last"])
+    if draw.random() < 0.05 and not once:
+        options["check"] = True
+
+
+# --- all together -----------------------------------------------------------------------------------------------------
+
+
+def draw_network(seed: Any) -> Drawn:
+    """A network with weights and data, the same for the same seed."""
+    draw = random.Random(f"network {seed}")
+    torch.manual_seed(draw.randrange(2**31))
+    classes, width = draw.choice([1, 2, 3, 3, 4, 5]), draw.choice([2, 5, 8, 12])
+    n = draw.choice([2, 3, 9, 20, 40, 60])
+    kind = draw.choice(["vectors"] * 4 + ["maps", "maps", "sequences", "tokens", "alone"])
+    masked, places, mask = False, (), None
+    if kind == "vectors":
+        x = torch.randn(n, 6)
+        model: Any = Network(vectors(draw, 6, width), nn.Linear(width, classes, bias=draw.random() < 0.7))
+    elif kind == "alone":
+        x = torch.randn(n, 6)
+        model = nn.Linear(6, classes)
+    elif kind == "maps":
+        x = torch.randn(n, 2, 6, 6)
+        body = maps(draw, 2, width)
+        flat = draw.random() < 0.5
+        if flat:
+            model = Network(nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten()), nn.Linear(width, classes))
+        else:
+            model = Network(body, nn.Conv2d(width, classes, 1))
+    else:
+        tokens, length = kind == "tokens", draw.choice([1, 4, 7])
+        x = torch.randint(20, (n, length)) if tokens else torch.randn(n, length, 8)
+        masked = draw.random() < 0.5
+        mask = (torch.arange(length) < torch.randint(1, length + 1, (n, 1))).long() if masked else None
+        everywhere = draw.random() < 0.5
+        finish = (lambda t: t) if everywhere else draw.choice([lambda t: t[:, -1], lambda t: t.mean(1), lambda t: t[:, 0]])
+        model = Network(sequences(draw, tokens, 8, width, finish), nn.Linear(width, classes))
+    drawn = Drawn(model, lambda: None, "" if kind == "alone" else "head", "rows", {}, what=[kind])
+
+    if kind == "maps" and not flat:
+        drawn.reduce = how = draw.choice(["places", "mean", "mean", "largest"])
+        drawn.what.append(how)
+        if how == "mean":
+            pooled = nn.functional.adaptive_avg_pool2d
+            model.finish = draw.choice([lambda out, *_: out.mean((2, 3)), lambda out, *_: pooled(out, 1).flatten(1)])
+        elif how == "largest":
+            model.finish, drawn.head, drawn.certain = (lambda out, *_: out.amax((2, 3))), None, False
+        with torch.no_grad():
+            places = tuple(model.eval().body(x[:1]).shape[2:])
+        model.train()
+    elif kind in ("sequences", "tokens") and everywhere:
+        places = (length,)
+        finish_of_places(draw, drawn, masked)
+    elif kind != "alone":
+        surround(draw, drawn, classes)
+    if kind != "alone" and draw.random() < 0.1 and hasattr(model, "head") and isinstance(model.head, nn.Linear):
+        if draw.random() < 0.5:
+            model.head = nn.utils.parametrizations.weight_norm(model.head)
+        else:
+            nn.utils.parametrizations.spectral_norm(model.head).eval()
+            drawn.what.append("spectral norm")
+    if isinstance(model, Network) and model.around == "plain" and drawn.what[-1:] != ["no head"]:
+        model.around = draw.choice(["plain"] * 6 + ["random", "autocast", "inference", "keyword"])
+        if model.around == "keyword" and not isinstance(getattr(model, "head", None), nn.Linear):
+            model.around = "plain"
+        drawn.what.append(model.around)
+    spoil(draw, drawn, model, x)
+    x = x if not x.is_floating_point() else x * draw.choice([1, 1, 1, 1, 1e-3, 1e3]) + draw.choice([0, 0, 0, 30])
+    if x.is_floating_point() and draw.random() < 0.05:
+        x[draw.randrange(n)] = draw.choice([torch.nan, torch.inf, -torch.inf])
+        drawn.what.append("not finite")
+    dtype = draw.choice([torch.float32] * 7 + [torch.float64, torch.bfloat16, torch.float16])
+    if dtype != torch.float32 and getattr(model, "around", "") != "autocast":
+        model.to(dtype)
+        x = x.to(dtype) if x.is_floating_point() and draw.random() < 0.95 else x
+        drawn.what.append(str(dtype))
+    data_of(draw, drawn, x, mask, classes, places)
+    modes(draw, model)
+    return drawn
+
+
+def spoil(draw: random.Random, drawn: Drawn, model: Any, x: Tensor) -> None:
+    """Hooks of the user, failures, degenerate weights."""
+    head = dict(model.named_modules()).get(drawn.head or "head")
+    for _ in range(draw.choice([0, 0, 0, 1, 2])):
+        kind = draw.randrange(7)
+        target = draw.choice(list(model.modules()))
+        if kind == 0:
+            target.register_forward_hook(lambda *_: None)
+        elif kind == 1 and isinstance(head, nn.Linear):
+            head.register_forward_pre_hook(lambda module, args: (args[0] * 1.5, *args[1:]) if args else None)
+        elif kind == 2 and isinstance(head, nn.Linear) and "softmax" not in drawn.what:
+            head.register_forward_hook(lambda module, args, output: output * 2.0, prepend=draw.random() < 0.5)
+        elif kind == 3 and draw.random() < 0.4:
+            target.register_forward_hook(raises(draw.choice([Refused, KeyError, AttributeError, RuntimeError])))
+        elif kind == 4 and isinstance(model, Network) and draw.random() < 0.4:
+            model.fail_at = draw.choice([1, 2, 3])
+            model.error = draw.choice([Refused, RuntimeError, KeyError, AssertionError, IndexError, AttributeError])
+        elif kind == 5 and head is not None and draw.random() < 0.4:
+            with torch.no_grad():
+                for p in head.parameters():
+                    p.mul_(draw.choice([0.0, 1e-12, 1e12, 1e-6, torch.nan]))
+        elif kind == 6 and draw.random() < 0.4:
+            for p in model.parameters():
+                p.requires_grad_(draw.random() < 0.5)
+        else:
+            continue
+        drawn.what.append(f"spoilt {kind}")
+    for p in model.parameters():
+        if p.requires_grad and draw.random() < 0.1:
+            p.grad = torch.ones_like(p)
+
+
+def raises(error: type[Exception]) -> Callable[..., None]:
+    def hook(*_: Any) -> None:
+        raise error("the user's hook")
+
+    return hook
+
+
+def modes(draw: random.Random, model: nn.Module) -> None:
+    """Training or evaluation, also mixed."""
+    model.train(draw.random() < 0.6)
+    if draw.random() < 0.3:
+        for module in model.modules():
+            module.training = draw.random() < 0.5
