@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 def plain(text: str, keep: str = "") -> str:
     r"""Text in which control characters, and whatever else does not print, are written out.
@@ -15,3 +18,13 @@ def plain(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What follows on a name that there is not: the nearest that there is, or a full stop.
+
+    >>> did_you_mean("groking", ["grokking", "collapse"]), did_you_mean("x", ["grokking"])
+    ('; did you mean grokking?', '.')
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else "."

@@ -16,10 +16,14 @@ from . import (
 )
 from .data import Data, Digits, Images, ModularArithmetic, Split
 from .experiment import Claim, Experiment, Results, Row
+from .grid import Point
 from .models import Mlp, ResNet18, Transformer, Vgg16
+from .on_ray import Cluster
 from .run import Machine, run_experiment
 from .runs import Run
 from .setup import Loss, Optimizer, Setup
+from .sweep import sweep_experiment
+from .swept import Swept
 
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
@@ -40,6 +44,7 @@ EXPERIMENTS: dict[str, Experiment] = {
 __all__ = [
     "EXPERIMENTS",
     "Claim",
+    "Cluster",
     "Data",
     "Digits",
     "Experiment",
@@ -49,13 +54,16 @@ __all__ = [
     "Mlp",
     "ModularArithmetic",
     "Optimizer",
+    "Point",
     "ResNet18",
     "Results",
     "Row",
     "Run",
     "Setup",
     "Split",
+    "Swept",
     "Transformer",
     "Vgg16",
     "run_experiment",
+    "sweep_experiment",
 ]

@@ -130,6 +130,10 @@ class ModularArithmetic:
     fraction: float = 0.5
     operation: str = "addition"
 
+    def __post_init__(self) -> None:
+        if self.prime < 2 or not 0 < self.fraction < 1:
+            raise ValueError(f"prime must be at least 2 and fraction between 0 and 1, got {self.prime} and {self.fraction}")
+
     def load(self, seed: int, root: Path) -> Data:
         """All pairs, dealt to training and test by the seed."""
         if self.operation not in _OPERATIONS:

@@ -29,6 +29,11 @@ class _Described(ABC):
     width: int
     base_width: int
 
+    def __post_init__(self) -> None:
+        for name in ("width", "base_width", "depth", "heads", "tokens"):
+            if getattr(self, name, 1) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
     @property
     def width_ratio(self) -> float:
         """Width over the width at which learning rates were chosen."""

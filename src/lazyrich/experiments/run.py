@@ -73,7 +73,7 @@ def run_experiment(
         raise DataError(f"{out} holds runs already: go on with them by --resume, or choose another --out")
     setups = experiment.setups(preset)
     root = data_folder(data)
-    fabric = _fabric(machine)
+    fabric = fabric_on(machine)
     # a partial, for Fabric does not pass frozen dataclasses on to the processes that it starts
     fabric.launch(partial(_all_runs, name=experiment.name, setups=setups, seeds=seeds, out=out, root=root, progress=progress))
     results = Results({name: [_folder(out, name, seed).read() for seed in range(seeds)] for name in setups})
@@ -83,13 +83,14 @@ def run_experiment(
     seconds = sum(run.seconds for runs in results.runs.values() for run in runs)
     write_text(
         out / "run.json",
-        json.dumps(_about(_command(experiment, preset, seeds, machine), seeds, machine, seconds), indent=1) + "\n",
+        json.dumps(about(_command(experiment, preset, seeds, machine), seeds, machine, seconds), indent=1) + "\n",
     )
     experiment.figures(results, out)
     return text
 
 
-def _fabric(machine: Machine) -> Any:
+def fabric_on(machine: Machine) -> Any:
+    """Lightning Fabric, not yet launched."""
     needs("lightning", "experiments")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the import itself is not always clean
@@ -131,7 +132,7 @@ def _report(experiment: Experiment, preset: Preset, results: Results, seeds: int
     for label, row in rows.items():
         line = [label]
         for measure in columns.values():
-            line.append(_mean(results.values(row, measure), measure))
+            line.append(mean_and_sd(results.values(row, measure), measure))
             if measure in published:
                 line.append(_form(row.published[measure], measure) if measure in row.published else "")
         cells.append(line)
@@ -156,7 +157,8 @@ def _form(value: float, measure: str) -> str:
     return f"{100 * value:.1f} %" if measure.endswith("accuracy") else f"{value:.4g}"
 
 
-def _mean(values: np.ndarray, measure: str) -> str:
+def mean_and_sd(values: np.ndarray, measure: str) -> str:
+    """(seeds,) one measure as it stands in a table; accuracies in per cent."""
     values = values[~np.isnan(values)]
     if len(values) == 0:
         return "-"
@@ -190,7 +192,8 @@ def _command(experiment: Experiment, preset: Preset, seeds: int, machine: Machin
     return " ".join(words)
 
 
-def _about(command: str, seeds: int, machine: Machine, seconds: float) -> dict[str, Any]:
+def about(command: str, seeds: int, machine: Machine, seconds: float) -> dict[str, Any]:
+    """What a reader of the results must know: command, machine, versions."""
     from importlib.metadata import version
 
     import torch

@@ -55,6 +55,11 @@ class Optimizer:
     milestones: tuple[int, ...] = ()
     factor: float = 0.2
 
+    def __post_init__(self) -> None:
+        for name in ("rate", "weight_decay", "momentum", "warmup"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+
     def build(self, network: nn.Module, model: Model) -> torch.optim.Optimizer:
         """The optimizer over the parameters that are trained, with the rates of the model's parametrization."""
         groups = [

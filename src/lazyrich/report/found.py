@@ -18,6 +18,7 @@ from ..richness import SCHEMA, Richness, load
 from ..series import Evaluation, Series, SeriesFolder
 
 DEPTH = 4
+COLUMNS = ("condition", "seed", "step", "measure", "value")
 LOOKED_FOR = (
     "results that `lazyrich measure --out` or Richness.save wrote (JSON) and series (evaluations.jsonl), there and up to "
     f"{DEPTH} folders below, and for an experiment's results.csv"
@@ -82,7 +83,8 @@ def find(path: Path) -> Found:
         raise DataError(f"nothing to report in {path}: looked for {LOOKED_FOR}")
     table = path / "table.txt"
     text = table.read_text(encoding="utf-8", errors="replace") if table.is_file() else None
-    return Found(title, tuple(runs), _facts(path / "run.json"), text)
+    about = next((path / name for name in ("run.json", "sweep.json") if (path / name).is_file()), None)
+    return Found(title, tuple(runs), {} if about is None else _facts(about), text)
 
 
 def _folders(path: Path) -> Iterator[Path]:
@@ -124,8 +126,8 @@ def _series(path: Path) -> list[Run]:
     titles = {folder_name(name): name for name in _conditions(csv_path)} if csv_path.is_file() else {}
     order = {name: place for place, name in enumerate(titles)}
     runs = []
-    for name in sorted(groups, key=lambda n: order.get(n, len(order))):
-        runs += _together(titles.get(name, name), groups[name])
+    for name in sorted(groups, key=lambda n: order.get(folder_name(n), len(order))):
+        runs += _together(titles.get(folder_name(name), name), groups[name])
     return runs
 
 
@@ -154,9 +156,17 @@ def _rows(path: Path) -> list[tuple[str, int, int, str, float]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file)
-            return [(r["condition"], int(r["seed"]), int(r["step"]), r["measure"], float(r["value"])) for r in rows]
+            return [(_condition(r), int(r["seed"]), int(r["step"]), r["measure"], float(r["value"])) for r in rows]
     except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise DataError(f"{path} is damaged ({error!r}): the columns are condition, seed, step, measure, value") from error
+        raise DataError(
+            f"{path} is damaged ({error!r}): the columns are {', '.join(COLUMNS)}, and before them a sweep's"
+        ) from error
+
+
+def _condition(row: dict[str, str]) -> str:
+    """The condition, and before it the point of a sweep's grid: the columns that an experiment does not have."""
+    point = ", ".join(f"{name}={value}" for name, value in row.items() if name and name not in COLUMNS)
+    return ", ".join(filter(None, (point, row["condition"])))
 
 
 def _conditions(path: Path) -> list[str]:
@@ -176,9 +186,7 @@ def _tidy(path: Path) -> list[Run]:
 
 
 def _facts(path: Path) -> dict[str, str]:
-    """What an experiment says of how it was run."""
-    if not path.is_file():
-        return {}
+    """What an experiment or a sweep says of how it was run."""
     try:
         about = read_json(path)
         given = {"command": about["command"], "device": about.get("device"), "precision": about.get("precision")}

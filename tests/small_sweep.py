@@ -1,0 +1,79 @@
+"""A sweep of short runs on digits that writes down every step it trains, and can lose a process in the middle."""
+
+import dataclasses
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from small_experiment import SMALL
+
+from lazyrich.experiments import Cluster, Digits, Experiment, Optimizer, sweep_experiment
+
+RATES = ("0.001", "0.002", "0.003", "0.004", "0.005", "0.006")
+STEPS, KILLED_AT, CHECKPOINT = 120, 100, 90  # the last checkpoint before it is killed
+
+
+def written(line: str) -> None:
+    """One line to the log, by one write, for several processes append to it."""
+    with Path(os.environ["SWEEP_LOG"]).open("ab", buffering=0) as file:
+        file.write(f"{os.getpid()} {line}\n".encode())
+
+
+@dataclass(frozen=True)
+class LoggedDigits(Digits):
+    """Digits; a seed that is loaded is written down."""
+
+    def load(self, seed, root):
+        written(f"seed {seed}")
+        return super().load(seed, root)
+
+
+@dataclass(frozen=True)
+class LoggedAdam(Optimizer):
+    """Adam; every step is written down. Where a file lies beside the log, it goes, and the process is killed."""
+
+    def set_rate(self, optimizer, step):
+        written(f"{self.rate} {step}")
+        super().set_rate(optimizer, step)
+        kill = Path(os.environ["SWEEP_LOG"] + ".kill")
+        if step == KILLED_AT and self.rate == 0.003 and kill.exists():
+            kill.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def setups(preset):
+    return {"full": dataclasses.replace(SMALL.setups(preset)["full"], data=LoggedDigits(), optimizer=LoggedAdam())}
+
+
+LOGGED: Experiment = dataclasses.replace(SMALL, setups=setups)
+
+
+def sweep(out, *, rates=RATES, **options):
+    options = {"seeds": 2, "cluster": Cluster(), **options}
+    return sweep_experiment(LOGGED, "quick", Path(out), grid=[f"optimizer.rate={','.join(rates)}"], **options)
+
+
+def trained(log: Path) -> dict[tuple[float, int], list[list[int]]]:
+    """(rate, seed) -> the steps that each process trained that took it up, in the order of the processes."""
+    found: dict[tuple[float, int], list[list[int]]] = {}
+    seeds, steps = {}, {}
+    for line in log.read_text().splitlines():
+        process, what, value = line.split()
+        if what == "seed":
+            seeds[process], steps[process] = int(value), None
+            continue
+        if steps[process] is None:
+            steps[process] = []
+            found.setdefault((float(what), seeds[process]), []).append(steps[process])
+        steps[process].append(int(value))
+    return found
+
+
+def program(argv):
+    """The command line with this experiment; called from elsewhere, so that what Ray sends are this module's names."""
+    from lazyrich import commands
+    from lazyrich.cli import main
+
+    commands.EXPERIMENTS["small"] = LOGGED
+    return main(["sweep", "small", *argv])
