@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs benchmark clean
+MEASURED := gram low_rank spectrum neural_collapse kernel_alignment effective_rank spectral_exponent parameter_norm tangent_kernel \
+	references capture random_networks layers measure targets determinism processes
+
+.PHONY: demo test lint docs benchmark coverage clean
 
 demo: .venv/ready  ## two networks on scikit-learn's digits, rich beside lazy
 	$(BIN)/lazyrich demo --out lazyrich-demo
@@ -24,8 +27,18 @@ benchmark: .venv/ready  ## the tables of the documentation, about an hour
 	$(BIN)/python benchmarks/references.py
 	$(BIN)/python benchmarks/measures.py
 	$(BIN)/python benchmarks/rank_cut.py
+	$(BIN)/python benchmarks/large_p.py
+	$(BIN)/python benchmarks/sensitivity.py
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/monitor.py
+	$(BIN)/python benchmarks/speed.py --threads 1 2 --out results/speed/peers.md
+	$(BIN)/python benchmarks/against_the_limit.py --out results/speed/limit.md
+	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/processes.py
+
+coverage: .venv/ready  ## lines and branches of what measures, by its own tests
+	$(BIN)/coverage run -m pytest -q $(MEASURED:%=tests/test_%.py)
+	$(BIN)/coverage report --fail-under=95
 
 .venv/ready: requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv

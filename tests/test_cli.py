@@ -38,6 +38,15 @@ def build_loader():
     x, y = torch.randn(200, 8, generator=g), torch.randint(3, (200,), generator=g)
     return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=64)
 
+def build_dropping():
+    class Drops(nn.Module):
+        def forward(self, x):
+            return nn.functional.dropout(x)
+    return nn.Sequential(nn.Linear(8, 16), Drops(), nn.Linear(16, 3))
+
+def build_shuffled():
+    return torch.utils.data.DataLoader(build_loader().dataset, batch_size=64, shuffle=True, drop_last=True)
+
 def not_a_model():
     return 3
 
@@ -98,6 +107,25 @@ class TestMeasure:
         assert str(expected) in shown.out
         assert lazyrich.load(project / "found" / "richness.json").to_dict() == expected.to_dict()
         assert (project / "found" / "richness.png").exists()
+
+    @pytest.mark.parametrize(
+        ("model", "loader", "named"),
+        [
+            ("build_dropping", "build_loader", "output to differ is that of 1 (Drops)"),
+            ("build_model", "build_shuffled", "sampler"),
+        ],
+    )
+    def test_check_names_what_is_not_deterministic(self, project, capsys, model, loader, named):
+        common = ["measure", f"userproject:{model}", "--data", f"userproject:{loader}", "--no-progress"]
+        assert main(common) == 0
+        assert main([*common, "--check"]) == 1
+        assert named in capsys.readouterr().err
+
+    def test_check_changes_no_number(self, project, capsys):
+        common = ["measure", "userproject:build_model", "--data", "userproject:build_loader", "--no-progress"]
+        assert main(common) == main([*common, "--check"]) == 0
+        shown = capsys.readouterr().out
+        assert shown[: len(shown) // 2] == shown[len(shown) // 2 :]
 
     @pytest.mark.parametrize("layers", [["all"], ["0", "2"]])
     def test_layers_start_and_balance(self, project, capsys, layers):

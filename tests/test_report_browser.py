@@ -1,8 +1,6 @@
 """The page in Chromium, the network cut off: it loads, the slider moves the curves, hostile names do no harm."""
 
-import os
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -12,9 +10,6 @@ from lazyrich._files import folder_name
 from lazyrich.report import write_report
 from lazyrich.series import SeriesFolder
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH, and CHROMIUM names none")
 HOSTILE = [
     "<script>window.harmed = 1</script>",
     "<img src=x onerror='window.harmed = 1'>",
@@ -23,16 +18,6 @@ HOSTILE = [
     "<b>bold</b> &lt;i&gt; <a href='javascript:window.harmed=1'>%{x}</a> <br> $\\sqrt{2}$",
 ]
 STEPS = (0, 1, 10, 100, 1000)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

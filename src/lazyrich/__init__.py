@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from . import functional, schedules
+from .cost import MeasurementCost, measurement_cost
 from .errors import (
     CheckpointError,
+    ConvergenceWarning,
     DataError,
     DegenerateError,
     HeadError,
@@ -27,6 +29,7 @@ from .functional import FeatureSpectrum, LowRankEstimate, ParameterNorm, PowerLa
 from .gram import Gram
 from .measure import collect, measure
 from .monitor import Monitor, crosses, falls
+from .null import Null, NullDistribution, null_distribution
 from .richness import Comparison, LayerRichness, Richness, load
 from .series import Evaluation, Series
 from .tables import table
@@ -50,6 +53,7 @@ __all__ = [
     "AlphaReQ",
     "CheckpointError",
     "Comparison",
+    "ConvergenceWarning",
     "DataError",
     "DegenerateError",
     "EffectiveRank",
@@ -61,11 +65,14 @@ __all__ = [
     "LayerRichness",
     "LowRankEstimate",
     "LowRankMeasure",
+    "MeasurementCost",
     "MissingExtraError",
     "Monitor",
     "NeuralCollapse",
     "NonFiniteError",
     "NondeterminismError",
+    "Null",
+    "NullDistribution",
     "ParameterNorm",
     "ParticipationRatio",
     "PowerLaw",
@@ -80,6 +87,8 @@ __all__ = [
     "functional",
     "load",
     "measure",
+    "measurement_cost",
+    "null_distribution",
     "schedules",
     "table",
     "trace",

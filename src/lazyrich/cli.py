@@ -13,10 +13,19 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of ``lazyrich``; returns the exit status."""
     try:
         tyro = needs("tyro", "cli")
-        from .commands import demo, experiments, measure, report, run, trace
+        from .commands import cost, demo, experiments, measure, report, run, sweep, trace
 
         tyro.extras.subcommand_cli_from_dict(
-            {"demo": demo, "measure": measure, "trace": trace, "experiments": experiments, "run": run, "report": report},
+            {
+                "demo": demo,
+                "measure": measure,
+                "cost": cost,
+                "trace": trace,
+                "experiments": experiments,
+                "run": run,
+                "sweep": sweep,
+                "report": report,
+            },
             prog="lazyrich",
             description="Tells whether a neural network trains in the rich or the lazy regime.",
             args=argv,
@@ -24,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     except (DataError, HeadError, CheckpointError, MissingExtraError, TypeError, ValueError, OSError) as error:
         print(f"lazyrich: {plain(str(error), keep=chr(10) + chr(9))}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stop:
+        print(f"lazyrich: stopped{': ' * bool(str(stop))}{stop}", file=sys.stderr)
+        return 130  # as shells have it
     return 0
 
 

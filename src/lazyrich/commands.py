@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import importlib
 import sys
 import warnings
@@ -14,11 +13,13 @@ from typing import Annotated, Any, Literal
 from torch import nn
 from tyro.conf import Positional, arg
 
+from ._text import did_you_mean
 from .checkpoint import load_checkpoint
+from .cost import measurement_cost
 from .demo import run_demo
 from .errors import DataError, RankWarning
-from .experiments import EXPERIMENTS, Machine, run_experiment
-from .experiments.experiment import Preset
+from .experiments import EXPERIMENTS, Cluster, Machine, run_experiment, sweep_experiment
+from .experiments.experiment import Experiment, Preset
 from .layers import Pooling
 from .measure import measure as measure_model
 from .report import write_report
@@ -60,6 +61,9 @@ def measure(
     class_balanced: Annotated[bool, arg(help="Weigh samples so that every class counts the same.")] = False,
     num_samples: Annotated[int | None, arg(help="Stop after this many samples.", metavar="N")] = None,
     nc4: Annotated[bool, arg(help="Also compute NC4, which takes a second pass over the data.")] = False,
+    check: Annotated[
+        bool, arg(help="First look a second time at one batch: stop if data or model are not deterministic, and say which.")
+    ] = False,
     device: Annotated[str | None, arg(help="Where to run, such as cuda:0; by default where the model is.")] = None,
     out: Annotated[
         Path | None,
@@ -73,7 +77,7 @@ def measure(
         load_checkpoint(network, checkpoint)
     loader = _built(data, "--data")
     options: dict[str, Any] = {"head": head, "num_samples": num_samples, "nc4": nc4, "device": device, "progress": progress}
-    options |= {"pooling": pooling, "class_balanced": class_balanced, "layers": _layers(layers)}
+    options |= {"pooling": pooling, "class_balanced": class_balanced, "layers": _layers(layers), "check": check}
     if start is not None:
         options["start"] = copy.deepcopy(network)
         load_checkpoint(options["start"], start)
@@ -83,6 +87,19 @@ def measure(
     print(result)
     if out is not None:
         _write(result, out)
+
+
+def cost(
+    samples: Annotated[int, arg(help="Samples, or tokens where the model answers at every one.", metavar="N")],
+    features: Annotated[int, arg(help="Width of what the last linear layer sees.", metavar="P")],
+    outputs: Annotated[int, arg(help="Outputs of the last linear layer.", metavar="C")],
+    targets: Annotated[int | None, arg(help="Columns of the targets; by default class labels.", metavar="T")] = None,
+    layers: Annotated[tuple[int, ...], arg(help="Widths of other layers that are measured too.", metavar="P…")] = (),
+    processes: Annotated[int, arg(help="Processes that share the samples.", metavar="N")] = 1,
+    positions: Annotated[bool, arg(help="Rows are tokens or pixels of an input.")] = False,
+) -> None:
+    """Tells what a measurement will cost on each process, beside the model's own forward passes."""
+    print(measurement_cost(samples, features, outputs, targets=targets, layers=layers, processes=processes, positions=positions))
 
 
 def trace(
@@ -163,13 +180,10 @@ def run(
     progress: Annotated[bool, arg(help="Show a progress bar.")] = True,
 ) -> None:
     """Runs an experiment and ends with the table: ours beside the published, and each claim shown or not shown."""
-    if name not in EXPERIMENTS:
-        near = difflib.get_close_matches(name, EXPERIMENTS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise DataError(f"no experiment {name!r}{hint} There are: {', '.join(EXPERIMENTS)}")
+    experiment = _experiment(name)
     folder = out / preset / name
     text = run_experiment(
-        EXPERIMENTS[name],
+        experiment,
         preset,
         folder,
         seeds=seeds,
@@ -179,6 +193,69 @@ def run(
         progress=progress,
     )
     print(f"{text}\n\nTable, numbers and figures: {folder}")
+
+
+def sweep(
+    name: Annotated[Positional[str], arg(help="One of those that `lazyrich experiments` lists.", metavar="NAME")],
+    grid: Annotated[
+        tuple[str, ...],
+        arg(
+            help="Fields of the experiment's setup, each with the values it shall take: optimizer.rate=0.01,0.1 "
+            "model.width=64,128 gives four points. A wrong name is answered with those that there are.",
+            metavar="FIELD=VALUE,VALUE…",
+        ),
+    ] = (),
+    conditions: Annotated[
+        tuple[str, ...], arg(help="Which of the experiment's conditions; by default all.", metavar="CONDITION…")
+    ] = (),
+    preset: Annotated[
+        Preset, arg(help="quick: narrow networks and few images, for a CPU; paper: the published size, for a GPU.")
+    ] = "quick",
+    seeds: Annotated[int, arg(help="How many seeds, from 0.", metavar="N")] = 3,
+    out: Annotated[
+        Path,
+        arg(
+            help="Results go below it, to PRESET/NAME: table, numbers, and a folder for each run. On a cluster it must lie on a "
+            "disk that all machines share.",
+            metavar="DIR",
+        ),
+    ] = Path("lazyrich-sweeps"),
+    resume: Annotated[
+        bool, arg(help="Go on with what DIR holds: runs that are whole stay, those that failed or were stopped are tried again.")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        arg(help="Folder of the data sets, for all machines; by default $LAZYRICH_DATA, else the user's cache.", metavar="DIR"),
+    ] = None,
+    address: Annotated[
+        str | None,
+        arg(
+            help="A Ray cluster that runs already: auto on one of its machines, or HOST:6379; by default Ray is started on this "
+            "machine, on all its cores, and ended again.",
+        ),
+    ] = None,
+    cpus_per_run: Annotated[int, arg(help="Cores for each run, which computes with as many threads.", metavar="N")] = 1,
+    gpus_per_run: Annotated[
+        float, arg(help="GPUs for each run: 1, or a part such as 0.5 for two runs on one; 0 trains on the CPU.", metavar="N")
+    ] = 0.0,
+    retries: Annotated[
+        int,
+        arg(help="How often a run whose process or machine was lost is taken up again from its last checkpoint.", metavar="N"),
+    ] = 3,
+    precision: Annotated[
+        Literal["32-true", "bf16-mixed", "16-mixed"], arg(help="Of training; measures are always taken in float32.")
+    ] = "32-true",
+    progress: Annotated[bool, arg(help="Show a progress bar.")] = True,
+) -> None:
+    """Runs an experiment at every point of a grid of settings, its runs side by side on this machine or a Ray cluster."""
+    experiment, folder = _experiment(name), out / preset / name
+    swept = sweep_experiment(
+        experiment, preset, folder, grid=grid, conditions=conditions, seeds=seeds, resume=resume, data=data,
+        cluster=Cluster(address, cpus_per_run, gpus_per_run, retries), precision=precision, progress=progress,
+    )  # fmt: skip
+    print(f"{swept}\n\nTable and numbers: {folder}")
+    if swept.failed:
+        raise DataError(f"{len(swept.failed)} of {swept.runs} runs failed; the same command with --resume tries them again")
 
 
 def report(
@@ -193,6 +270,12 @@ def report(
 ) -> None:
     """Writes one page that needs no network: the numbers, the curves over time, all runs side by side."""
     print(f"Report: {write_report(source, out, generated=datetime.now().astimezone())}")
+
+
+def _experiment(name: str) -> Experiment:
+    if name not in EXPERIMENTS:
+        raise DataError(f"no experiment {name!r}{did_you_mean(name, EXPERIMENTS)} There are: {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]
 
 
 def _built(where: str, argument: str) -> Any:
