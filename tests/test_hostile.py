@@ -108,7 +108,7 @@ class TestResults:
             (("low_rank",), 10**400, "low_rank is too large"),
             (("low_rank_interval",), [10**400, 1], "not a whole lazyrich result"),
             (("comparison", "rankme"), "x", "rankme must be a number, got 'x'"),
-            (("comparison", "rankme"), None, "rankme must be a number"),
+            (("comparison", "stable_rank"), None, "stable_rank must be a number"),
             (("comparison",), 3, "Comparison must be an object"),
             (("layers", "0"), {"low_rank": []}, "low_rank must be a number"),
             (("layers", "0"), [], "LayerRichness must be an object"),
