@@ -1,7 +1,11 @@
+import copy
 import io
 import math
+import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -157,6 +161,125 @@ class TestStreaming:
             expected = whole.block("features", name, centered=True)
             assert_close(merged.block("features", name, centered=True), expected, rtol=1e-9, atol=1e-10)
         assert len(merged.retained()[1]) == min(n, retain)
+
+    def test_merge_with_rows_of_no_weight(self, whole):
+        """What has seen rows, but none that counts."""
+        x, f, t = data()
+        nothing = filled(x[:9], f[:9], t[:9], [9], torch.zeros(9))
+        assert_same(readings(filled(*data(), [N]).merge(nothing)), whole, rtol=0)
+        assert_same(readings(filled(x[:9], f[:9], t[:9], [9], torch.zeros(9)).merge(filled(*data(), [N]))), whole, rtol=0)
+
+
+class Together:
+    """Stands for the processes that measure together: threads, which wait for one another."""
+
+    together = True
+
+    def __init__(self, count):
+        self.barrier, self.given, self.ranks = threading.Barrier(count, timeout=60), [None] * count, threading.local()
+
+    def exchanged(self, value):
+        self.given[self.ranks.mine] = copy.deepcopy(value)
+        self.barrier.wait()
+        given = list(self.given)
+        self.barrier.wait()
+        return given
+
+    def gather(self, value):
+        return self.exchanged(value)
+
+    def add(self, x):
+        x.copy_(sum(self.exchanged(x)))
+
+    def reduce(self, grams):
+        """Each Gram, reduced, or the error that this ended with."""
+
+        def one(rank):
+            self.ranks.mine = rank
+            try:
+                grams[rank].reduce(self)
+            except DataError as error:
+                return error
+            return grams[rank]
+
+        with ThreadPoolExecutor(len(grams)) as pool:
+            return list(pool.map(one, range(len(grams))))
+
+
+class TestReduce:
+    """What several processes have seen, brought together on each; `test_processes.py` does it with real ones."""
+
+    @staticmethod
+    def parts(count, weights=None, dtype=torch.float64, **options):
+        x, f, t = data(dtype=dtype)
+        w = torch.ones(N) if weights is None else weights
+        share = [slice(rank, None, count) for rank in range(count)]
+        grams = [Gram(first_row=rank, row_step=count, **options) for rank in range(count)]
+        for gram, rows in zip(grams, share, strict=True):
+            gram.update(x[rows], f[rows], t[rows], None if weights is None else w[rows])
+        return grams
+
+    @pytest.mark.parametrize("count", [2, 3])
+    def test_is_the_whole_one_error_bars_too(self, whole, count):
+        """The same rows are kept as one process keeps: the numbers of the rows say which."""
+        for gram in Together(count).reduce(self.parts(count)):
+            assert_same(readings(gram), whole, rtol=1e-11)
+            assert gram.count == N
+            assert gram.uniform
+
+    def test_weights(self):
+        w = torch.rand(N, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+        expected = readings(filled(*data(), [N], w, retain=N))
+        for gram in Together(2).reduce(self.parts(2, w, retain=N)):
+            assert_same(readings(gram), expected, rtol=1e-11)
+            assert not gram.uniform
+
+    def test_one_that_saw_nothing(self, whole):
+        (gram,) = self.parts(1)
+        for reduced in Together(3).reduce([Gram(), gram, Gram()]):
+            assert_same(readings(reduced), whole, rtol=1e-11)
+            assert reduced.eps("features") == gram.eps("features")
+
+    def test_single_precision_where_one_saw_nothing(self):
+        (gram,) = self.parts(1, dtype=torch.float32)
+        first, second = Together(2).reduce([Gram(), gram])
+        assert first.product_eps == second.product_eps == torch.finfo(torch.float32).eps
+        assert torch.equal(first.block("features", "features"), second.block("features", "features"))
+
+    def test_the_coarsest_precision_counts(self):
+        x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+        grams = [Gram(), Gram()]
+        grams[0].update(x[:20].bfloat16())
+        grams[1].update(x[20:])
+        for gram in Together(2).reduce(grams):
+            assert gram.eps("features") == torch.finfo(torch.bfloat16).eps
+
+    def test_nobody_saw_anything(self):
+        for gram in Together(2).reduce([Gram(), Gram()]):
+            assert gram.count == 0
+
+    def test_readings_from_before_are_forgotten(self, whole):
+        grams = self.parts(2)
+        before = grams[0].block("features", "outputs").clone()
+        grams = Together(2).reduce(grams)
+        assert not torch.equal(grams[0].block("features", "outputs"), before)
+        assert_same(readings(grams[0]), whole, rtol=1e-11)
+
+    def test_and_saved(self, whole):
+        """The counts in the state are those of all."""
+        again = Gram()
+        again.load_state_dict(Together(2).reduce(self.parts(2))[1].state_dict())
+        assert_same(readings(again), whole, rtol=1e-11)
+
+    def test_what_does_not_fit_ends_all(self):
+        x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+        for other, match in ((x[:, :2], r"widths .*'features': 3.* and .*'features': 2"), (x.double(), "dtype of the features")):
+            grams = [Gram(), Gram()]
+            grams[0].update(x)
+            grams[1].update(other)
+            for error in Together(2).reduce(grams):
+                assert isinstance(error, DataError)
+                assert re.search(match, str(error))
 
 
 class TestWeights:
@@ -327,6 +450,9 @@ class TestErrors:
     def test_a_state_of_something_else(self):
         with pytest.raises(DataError, match="not the state of a Gram: .*header"):
             Gram().load_state_dict({"weight": self.x})
+        state = filled(*data(50), [50]).state_dict()
+        with pytest.raises(DataError, match="not the state of a Gram: the header has 16 entries"):
+            Gram().load_state_dict(state | {"header": state["header"][:-1]})
 
     def test_reading_an_empty_gram(self):
         with pytest.raises(DataError, match="no samples"):

@@ -1,3 +1,4 @@
+import json
 import math
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from torch.testing import assert_close
 from lazyrich import DataError, DegenerateError, Gram, NonFiniteError, RankWarning
 from lazyrich.functional import _jackknife, low_rank_estimate, low_rank_measure
 from lazyrich.functional._span import span_of
+from lazyrich.functional.low_rank import LowRankEstimate, _held, _measure
 
 one = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 
@@ -374,6 +376,41 @@ class TestCorrection:
         estimate = low_rank_estimate(x, x[:, :1])
         assert estimate.corrected is None
         assert estimate.stderr is None
+
+
+class TestResult:
+    signs = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64)
+
+    def test_reads_as_text(self):
+        """Isotropic features: 1 - sqrt(2/3), and four samples have no error bar."""
+        assert str(low_rank_estimate(self.signs, self.signs[:, :2])) == "D_LR 0.1835, rank 2, isotropic 0.184, n = 4"
+        estimate = LowRankEstimate(0.5, 0.25, 0.125, (0.0, 0.5), 3, {}, 0.75, (1.0,), 12_000, None)
+        assert str(estimate) == "D_LR 0.5000 (corrected 0.2500 ± 0.1250), rank 3, isotropic 0.750, n = 12,000"
+
+    def test_plain_values(self):
+        value = 1 - math.sqrt(2 / 3)
+        found = json.loads(json.dumps(low_rank_estimate(self.signs, self.signs[:, :2]).to_dict()))
+        assert found["value"] == pytest.approx(value, abs=1e-12)
+        assert found["band"] == pytest.approx({"0.001": value, "0.01": value, "0.1": value}, abs=1e-12)
+        assert found["singular_values"] == pytest.approx([1, 1])
+        assert (found["rank"], found["num_samples"], found["stderr"], found["interval"]) == (2, 4, None, None)
+
+    def test_a_value_outside_is_a_fault_and_no_result(self):
+        gram = Gram()
+        gram.update(self.signs, self.signs)
+        held, span = _held(gram), span_of(gram, "outputs")
+        assert float(_measure(held, span)) == pytest.approx(0, abs=1e-12)
+        with pytest.raises(ArithmeticError, match=r"D_LR = -1\.0\d* lies outside"):
+            _measure(replace(held, norm=held.norm / 2), span)
+
+    def test_a_sample_that_alone_carries_a_direction_leaves_no_error_bar(self):
+        """Without it the second output is constant, so that there is nothing to leave out."""
+        x = orthonormal(40, 6, centred=True)
+        alone = torch.zeros(40, 1, dtype=torch.float64)
+        alone[7] = 1.0
+        estimate = low_rank_estimate(x, torch.cat([x[:, :1], alone], dim=1))
+        assert estimate.rank == 2
+        assert (estimate.corrected, estimate.stderr, estimate.interval) == (None, None, None)
 
 
 class TestErrors:

@@ -5,6 +5,7 @@ import torch
 
 from lazyrich import DataError, Gram
 from lazyrich.functional import alpha_req
+from lazyrich.functional.spectral_exponent import PowerLaw
 
 
 def power_law(n, p, alpha, seed=0):
@@ -50,6 +51,12 @@ def test_a_gram():
     assert alpha_req(gram).alpha == pytest.approx(1.5, abs=1e-8)
 
 
+def test_reads_as_text():
+    law = PowerLaw(1.25, 3, 40, 0.5)
+    assert str(law) == "α = 1.250 over ranks 3 to 40, R² = 0.500"
+    assert law.to_dict() == {"alpha": 1.25, "first": 3, "last": 40, "r_squared": 0.5}
+
+
 def test_the_range_stays_above_rounding():
     """Features of rank 12: no eigenvalue of rounding is fitted."""
     law = alpha_req(
@@ -61,7 +68,7 @@ def test_the_range_stays_above_rounding():
 @pytest.mark.parametrize(
     ("x", "fit_range", "error", "match"),
     [
-        (power_law(50, 3, 1.0), None, DataError, "at least 5 ranks, .* 3"),
+        (power_law(50, 3, 1.0), None, DataError, r"at least 5 ranks, got 3 \(1 to 3\)"),
         (power_law(50, 20, 1.0), (1, 4), DataError, r"at least 5 ranks, got 4 \(1 to 4\)"),
         (power_law(50, 20, 1.0), (1, 40), ValueError, r"fit_range must lie in 1 … 20, .* got \(1, 40\)"),
         (power_law(50, 20, 1.0), (0, 10), ValueError, "fit_range must lie"),

@@ -6,7 +6,7 @@ import reference
 import torch
 from cases import CASES
 
-from lazyrich import DataError, FeatureSpectrum, Gram
+from lazyrich import DataError, DegenerateError, FeatureSpectrum, Gram
 from lazyrich.functional import feature_spectrum, held_out_quality, low_rank_measure
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
@@ -142,6 +142,19 @@ def test_reads_as_text():
     text = str(feature_spectrum(q, q[:, :3]))
     assert "features: 8, numerical rank 8" in text
     assert "cumulative utilization: 1.000" in text
+    assert feature_spectrum(q).part == ""
+
+
+def test_values_that_are_no_spectrum():
+    values = feature_spectrum(normal(50, 6), normal(50, 2, seed=1)).to_dict()
+    for name, wrong in (("utilization", [0.5] * 5), ("eigenvalues", [[1.0] * 6]), ("contributions", [])):
+        with pytest.raises(ValueError, match=f"{name} must be a list of numbers"):
+            FeatureSpectrum.from_dict(values | {name: wrong})
+
+
+def test_functions_that_are_zero_span_nothing():
+    with pytest.raises(DegenerateError, match=r"outputs are constant over the samples \(all zero\): they span nothing"):
+        feature_spectrum(normal(20, 3), torch.zeros(20, 2))
 
 
 def test_a_gram_gives_the_same():

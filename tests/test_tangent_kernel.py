@@ -9,6 +9,7 @@ from torch import nn
 
 from lazyrich import DataError, DegenerateError
 from lazyrich.functional import tangent_kernel, tangent_kernel_alignment, tangent_kernel_change
+from lazyrich.functional.tangent_kernel import TangentKernelChange
 
 
 def explicit(model, inputs):
@@ -237,3 +238,11 @@ class TestErrors:
             tangent_kernel_change(torch.ones(4, 4), torch.eye(4), num_outputs=1)
         with pytest.raises(DataError, match="another number of entries"):
             tangent_kernel_alignment(torch.eye(4), torch.ones(3))
+        with pytest.raises(DegenerateError, match="kernel or targets do not vary"):
+            tangent_kernel_alignment(torch.eye(4), torch.ones(4))
+
+
+def test_reads_as_text():
+    change = TangentKernelChange(0.25, 1.5)
+    assert str(change) == "tangent kernel: 1 - CKA = 0.2500, relative distance 1.5000"
+    assert change.to_dict() == {"alignment_change": 0.25, "relative_distance": 1.5}
