@@ -57,7 +57,7 @@ def one_hot(labels: Tensor, num_classes: int | None = None) -> Tensor:
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise TypeError(f"labels must be integers, got {labels.dtype}; convert them with .long()")
     if num_classes is None:
-        num_classes = int(labels.max()) + 1 if len(labels) else 0
+        num_classes = int(labels.max()) + 1 if len(labels) else 1  # so that it is the samples that are said to be missing
     outside = (labels < 0) | (labels >= num_classes)
     if bool(outside.any()):
         bad = int(labels[outside][0])
