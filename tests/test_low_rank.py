@@ -322,11 +322,10 @@ class TestCorrection:
 
         gram = Gram()
         gram.update(x, f)
-        sample = _jackknife._sampled(gram)
-        along = sample.x @ (gram.block("features", "features", centered=True) * sample.unit**2)
-        plug_in = norm2 * sample.unit**4  # the derivatives are of the plug-in
-        pairs = _jackknife.norm_pairs(sample.kernel, along @ sample.x.T, (along * sample.x).sum(1), plug_in)
-        rows = _jackknife._rows(gram, replace(sample, pairs=pairs), span_of(gram, "outputs"))
+        xc = gram.retained()[0]["features"]
+        along = xc @ gram.block("features", "features", centered=True)
+        pairs = _jackknife.norm_pairs(xc @ xc.T, along @ xc.T, (along * xc).sum(1), norm2)  # the derivatives are of the plug-in
+        rows = _jackknife._rows(gram, replace(_jackknife._sampled(gram), pairs=pairs), span_of(gram, "outputs"))
         found = _jackknife._second_order_variance(rows, power)
         assert_close(found, expected, rtol=2e-3 if power == 0.5 else 1e-9, atol=0)  # a coarse quadrature stands for B^{-1/2}
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 NAMES = ("sum", "features", "cross", "small", "quartic", "cubic", "square")
 _CPU_PANEL, _PANEL = 128, 1024  # columns of a triangular product taken at a time: smaller skips more, larger launches less
+_CPU_ROWS = 256  # rows that are copied to float64 at a time
 
 
 class Moments:
@@ -61,40 +62,56 @@ class Moments:
         self.pilot.copy_(torch.cat([mean, share @ small]))
 
     def add(self, features: Tensor, small: Tensor, weights: Tensor | None) -> None:
-        """Adds a block of rows.
+        """Adds a block of rows, and leaves something else in their place.
 
         Products of features with features are formed in the features' precision, all others in float64. Nothing here waits
         for an accelerator.
 
         Args:
-            features: (m, p) float32 or float64.
-            small: (m, s) float64.
+            features: (m, p) float32 or float64; overwritten.
+            small: (m, s) float64; overwritten.
             weights: (m,) float64; None: all one.
         """
-        p, dtype = self.width, features.dtype
+        p, s, dtype = self.width, small.shape[1], features.dtype
         # A power of two brings the block to order one: squares neither overflow nor vanish in float32.
         low, high = torch.aminmax(features)
         largest = torch.maximum(high, -low).clamp_min(torch.finfo(dtype).tiny)
         scale = torch.exp2(-torch.frexp(largest).exponent.to(dtype))
         back = 1.0 / scale.double()
-        y = torch.addcmul(-(self.pilot[:p].to(dtype) * scale), features, scale)
-        z = small - self.pilot[p:]
+        y = torch.addcmul(-(self.pilot[:p].to(dtype) * scale), features, scale, out=features)
+        z = small.sub_(self.pilot[p:])
         self._add_triangle(y, weights, back.square())
-        y = y.double()
-        norm = torch.linalg.vector_norm(y, dim=1).square()
-        w2norm = norm if weights is None else weights.square() * norm
-        one = torch.ones_like(norm) if weights is None else weights
-        wz = z if weights is None else z * weights.unsqueeze(1)
-        # One product for all that is linear in y; this way round it takes a third of the time of y.T @ rows.
-        rows = [wz, one.unsqueeze(1), w2norm.unsqueeze(1), *([] if weights is None else [weights.square().unsqueeze(1)])]
-        linear = torch.cat(rows, dim=1).T @ y
-        s = z.shape[1]
+        linear, norm, w2norm = self._linear(y, z, weights)
         self.cross.addcmul_(linear[:s].T, back)
-        self.small.add_(wz.T @ z)
-        self.sum.add_(torch.cat([linear[s] * back, wz.sum(0)]))
+        self.small.add_((z if weights is None else z * weights.unsqueeze(1)).T @ z)
+        self.sum[:p].addcmul_(linear[s], back)
+        self.sum[p:].add_(z.sum(0) if weights is None else weights @ z)
         self.cubic.addcmul_(linear[s + 1], back**3)
+        self.square[:p].addcmul_(linear[s if weights is None else s + 2], back)
+        self.square[p:].addcmul_(w2norm.sum(), back**2)
         self.quartic.addcmul_(w2norm @ norm, back**4)
-        self.square.add_(torch.cat([linear[-1 if weights is not None else s] * back, w2norm.sum().reshape(1) * back**2]))
+
+    def _linear(self, y: Tensor, z: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """All that is linear in y as one product, Σ [w z | w | w²‖y‖² | w²] yᵀ (the last only with weights), ‖y‖² and w²‖y‖².
+
+        On a CPU rows are taken in parts whose copy in float64 stays in its cache.
+        """
+        m, s = z.shape
+        rows = torch.empty(s + (2 if weights is None else 3), m, dtype=torch.float64, device=y.device)
+        if weights is None:
+            rows[:s], rows[s] = z.T, 1.0
+        else:
+            rows[:s], rows[s], rows[s + 2] = (z * weights.unsqueeze(1)).T, weights, weights.square()
+        linear, norm, w2norm = rows.new_zeros(len(rows), self.width), rows.new_empty(m), rows[s + 1]
+        most = _CPU_ROWS if y.device.type == "cpu" else m
+        room = rows.new_empty(min(most, m), self.width)
+        for start in range(0, m, most):
+            some = slice(start, min(start + most, m))
+            double = room[: some.stop - start].copy_(y[some])
+            norm[some] = torch.linalg.vector_norm(double, dim=1).square()
+            w2norm[some] = norm[some] if weights is None else rows[s + 2, some] * norm[some]
+            linear.addmm_(rows[:, some], double)
+        return linear, norm, w2norm
 
     def _add_triangle(self, y: Tensor, weights: Tensor | None, back: Tensor) -> None:
         """The upper triangle of Σ w y yᵀ, panel by panel: little more than half of the whole product."""
@@ -109,7 +126,8 @@ class Moments:
 
     def second(self) -> Tensor:
         """(p, p) Σ w y yᵀ, both triangles."""
-        return self.features.triu() + self.features.triu(1).T
+        whole = self.features.triu()
+        return whole.add_(whole.triu(1).T)
 
     def about(self, shift: Tensor, weight: float, squared_weight: float, along: Tensor) -> dict[str, Tensor]:
         """The sums of ``h + shift`` in place of ``h``, by name.

@@ -36,22 +36,21 @@ class RowSample:
         capacity, held = len(self._numbers), self.count
         if not capacity or not len(numbers):
             return
-        everything = np.concatenate([self.numbers, numbers])
-        if len(everything) > capacity:
-            chosen = np.argpartition(_hash(everything), capacity - 1)[:capacity]
-        else:
-            chosen = np.arange(len(everything))
-        coming = np.sort(chosen[chosen >= held])
-        leaving = np.setdiff1d(np.arange(held), chosen, assume_unique=True)
-        slots = np.concatenate([leaving, np.arange(held, capacity)])[: len(coming)]
+        coming, leaving = np.arange(len(numbers)), np.arange(0)
+        if held + len(numbers) > capacity:
+            hashes = np.concatenate([_hash(self.numbers), _hash(numbers)])
+            kept = np.zeros(len(hashes), dtype=bool)
+            kept[np.argpartition(hashes, capacity - 1)[:capacity]] = True
+            coming, leaving = kept[held:].nonzero()[0], (~kept[:held]).nonzero()[0]
         if not len(coming):
             return
-        self._numbers.numpy()[slots] = everything[coming]
+        slots = np.concatenate([leaving, np.arange(held, capacity)])[: len(coming)]
+        self._numbers.numpy()[slots] = numbers[coming]
+        self.count = min(capacity, held + len(numbers))
         device = self.storage[0].device
-        place, taken = (torch.from_numpy(i).to(device, non_blocking=True) for i in (slots, coming - held))
+        place, taken = (torch.from_numpy(i).to(device, non_blocking=True) for i in (slots, coming))
         for old, new in zip(self.storage, rows, strict=True):
-            old.index_copy_(0, place, new[taken])
-        self.count = min(capacity, len(everything))
+            old.index_copy_(0, place, new.index_select(0, taken))
 
     def order(self) -> Tensor:
         """(count,) the order of the hash, of which any first part is a uniform subset too."""

@@ -31,6 +31,7 @@ from .errors import DataError, NonFiniteError
 from .processes import Processes
 
 BLOCK_ROWS = 1024
+_PART_ROWS = 256  # rows that are copied to float64 at a time
 STATE = (
     "header", *NAMES, "pilot",
     "pending_features", "pending_small", "pending_weights", "kept_features", "kept_small", "kept_weights", "kept_numbers",
@@ -390,11 +391,11 @@ class Gram:
     def block(self, first: str, second: str, *, centered: bool = False) -> Tensor:
         """Weighted second moment ⟨first|second⟩, (width, width) float64; with ``centered`` the covariance."""
         self._ready()
-        return self.reading(f"⟨{first}|{second}⟩ {centered}", lambda: self._block(first, second, centered))
+        covariance = self.reading(f"covariance of {first} and {second}", lambda: self._covariance(first, second))
+        return covariance if centered else torch.addr(covariance, self.mean(first), self.mean(second))
 
-    def _block(self, first: str, second: str, centered: bool) -> Tensor:
-        covariance = self._raw(first, second) / self.weight_sum - torch.outer(self._drift(first), self._drift(second))
-        return covariance if centered else covariance + torch.outer(self.mean(first), self.mean(second))
+    def _covariance(self, first: str, second: str) -> Tensor:
+        return (self._raw(first, second) / self.weight_sum).addr_(self._drift(first), self._drift(second), alpha=-1)
 
     def reading(self, name: str, compute: Callable[[], T]) -> T:
         """What was read under this name before, or what ``compute`` gives now; forgotten when more rows come.
@@ -412,15 +413,18 @@ class Gram:
         moved = self._moments.quartic_about(d, self.squared_weight_sum, self._along(d))
         return float(moved) / self.weight_sum**2
 
-    def retained(self) -> tuple[dict[str, Tensor], Tensor]:
-        """The retained rows by block (float64, features measured from their mean) and their weights (of a sum of one).
+    def retained(self, unit: float = 1.0) -> tuple[dict[str, Tensor], Tensor]:
+        """The retained rows by block and their weights (of a sum of one).
 
-        They come in the order of their hash, so that any first part of them is a uniform subset too.
+        Features are measured from their mean, times ``unit``, in the precision of their products; all else is in float64 and as
+        it came. They are in the order of their hash, so that any first part of them is a uniform subset too.
         """
         self._ready()
-        order = self._kept.order()
-        rows = {"features": self._kept.rows[0][order].double().sub_(self.mean("features"))}
-        p = self._widths["features"]
+        order, mean = self._kept.order(), self.mean("features")
+        features = self._kept.rows[0].index_select(0, order)
+        for part in features.split(_PART_ROWS):
+            part.copy_(part.double().sub_(mean).mul_(unit))
+        rows, p = {"features": features}, self._widths["features"]
         for name in list(self._widths)[1:]:
             columns = self._columns(name)
             rows[name] = self._kept.rows[1][order, columns.start - p : columns.stop - p]

@@ -9,18 +9,20 @@ from torch import Tensor, nn
 
 from .errors import DataError, DegenerateError, RankWarning
 from .functional import (
+    FeatureSpectrum,
+    effective_rank,
     kernel_alignment,
     low_rank_estimate,
     low_rank_measure,
     neural_collapse,
     parameter_norm,
     participation_ratio,
+    rankme,
     target_alignment,
 )
-from .functional._eigen import Eigen, decomposed
+from .functional._eigen import eigenvalues
 from .functional._sketched import unprojected_norm
 from .functional._span import span_of
-from .functional.effective_rank import entropy_rank, rankme_of, stable_rank_of
 from .functional.low_rank import isotropic_reference, sketched_low_rank
 from .functional.neural_collapse import holds_labels
 from .functional.spectral_exponent import power_law
@@ -47,8 +49,7 @@ def read_head(gram: Gram, run: Pass, start: nn.Module | None, beginning: Gram | 
         notes.append(warning)
     if run.positions:
         notes.append("each row is a position of an input; positions of one input are not independent, so no error is given")
-    moment, covariance = decomposed(gram, centered=False), decomposed(gram, centered=True)  # once for all that reads them
-    spectrum = spectrum_of(gram, moment, covariance)
+    spectrum = spectrum_of(gram)
     if not spectrum.whole:
         notes.append(
             f"the spectrum is {spectrum.part}; effective rank, RankMe and α-ReQ need every eigenvalue and are left out: "
@@ -80,7 +81,7 @@ def read_head(gram: Gram, run: Pass, start: nn.Module | None, beginning: Gram | 
         num_features=gram.widths["features"],
         num_outputs=gram.num_outputs,
         head=run.tap.name,
-        comparison=_compare(gram, run.tap.model, start, beginning, moment, covariance),
+        comparison=_compare(gram, run.tap.model, start, beginning, spectrum),
         notes=tuple(notes),
     )
     return result, warning
@@ -104,12 +105,12 @@ def _collapse(gram: Gram, weight: Tensor | None) -> tuple[Any, str | None]:
 
 
 def _compare(
-    gram: Gram, model: nn.Module, start: nn.Module | None, beginning: Gram | None, moment: Eigen, covariance: Eigen
+    gram: Gram, model: nn.Module, start: nn.Module | None, beginning: Gram | None, spectrum: FeatureSpectrum
 ) -> Comparison:
     flat = any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules())  # holds a part of the parameters
     norm = parameter_norm(model, start) if not flat and any(True for _ in model.parameters()) else None
     try:
-        exponent = power_law(covariance.values, gram) if covariance.whole else None
+        exponent = power_law(eigenvalues(gram, centered=True), gram) if spectrum.whole else None
     except DataError:  # too few ranks for a fit: no number rather than a bad one
         exponent = None
     try:
@@ -118,9 +119,9 @@ def _compare(
         with_targets = None
     return Comparison(
         participation_ratio=participation_ratio(gram),
-        effective_rank=entropy_rank(covariance.values, gram.count) if covariance.whole else None,
-        rankme=rankme_of(moment.values, gram) if moment.whole else None,
-        stable_rank=stable_rank_of(moment.values, moment.trace),
+        effective_rank=effective_rank(gram) if spectrum.whole else None,
+        rankme=rankme(gram) if spectrum.whole else None,
+        stable_rank=spectrum.trace / float(spectrum.eigenvalues[0]),
         spectral_exponent=None if exponent is None else exponent.alpha,
         target_alignment=with_targets,
         initial_alignment=None if beginning is None else float(kernel_alignment(beginning)),

@@ -26,7 +26,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
 
     def setup(network: str, data: str, size: int) -> Setup:
         resnet = network == "ResNet18"
-        steps = (300 if resnet else 800) if quick else 40_000
+        steps = (240 if resnet else 720) if quick else 40_000
         return Setup(
             data=Images(DATA[data], train=size, test=2_000 if quick else 10_000, augmented=not quick),
             model=ResNet18(width=16 if quick else 64) if resnet else Vgg16(8 if quick else 64, dropout=0.0 if quick else 0.5),

@@ -25,6 +25,7 @@ from ..gram import Gram
 from ._span import Span
 
 PAIR_ROWS = 512  # rows whose pairs are looked at
+_PART_ROWS = 256  # rows that are copied to float64 at a time
 _MOST_WORK, _AT_ONCE = 2**24, 2**21  # rows · outputs · resolvents, in all and held at a time
 _NORMAL = 1.959964  # 97.5 % quantile
 
@@ -50,11 +51,10 @@ class Jackknife:
 class _Sample:
     """What is the same for every reference and cut: the retained samples, and ‖S_c‖² without each and without pairs of them.
 
-    Features are measured from their mean, in a unit (a power of two) that brings ‖S_c‖_F near one; D_LR does not see it. What
-    enters second-order terms alone is in the precision of the features' products.
+    Features x̃ are measured from their mean, in a unit (a power of two) that brings ‖S_c‖_F near one; D_LR does not see it. They,
+    and what enters second-order terms alone, are in the precision of the features' products.
     """
 
-    x: Tensor  # (m, p) x̃
     lengths: Tensor  # (m,) ‖x̃‖²
     w: Tensor  # (m,) weights of which all samples' sum to one
     norm2: Tensor  # ‖S_c‖² without bias
@@ -62,7 +62,8 @@ class _Sample:
     kernel: Tensor  # (k, k) x̃ᵢ·x̃ⱼ of the first
     pairs: Tensor  # (k, k) the degenerate kernel of ‖S_c‖², relative to it
     outputs: Tensor  # (m, C) uncentred
-    unit: float
+    loadings: Tensor  # (p, C) covariance of x̃ and the outputs
+    projected: Tensor  # (m, C) x̃ times that
 
 
 @dataclass(frozen=True)
@@ -135,15 +136,20 @@ def _sampled(gram: Gram) -> _Sample:
     covariance = gram.block("features", "features", centered=True)
     unit = 2.0 ** -round(math.log2(float(torch.linalg.matrix_norm(covariance))) / 2)
     norm2 = unbiased_squared_norm(covariance, gram.fourth_moment(), gram.effective_count) * unit**4
-    blocks, w = gram.retained()
-    x = blocks["features"].mul_(unit)
-    lengths = torch.linalg.vector_norm(x, dim=1).square()
-    coarse = x.to(torch.float64 if gram.product_eps < 1e-10 else torch.float32)
-    along = coarse @ (covariance * unit**2).to(coarse.dtype)
-    alignment = (torch.einsum("mp,mp->m", along, coarse).double() - w * lengths.square()) / (1 - w)
-    kernel = coarse[:PAIR_ROWS] @ coarse[:PAIR_ROWS].T
-    pairs = norm_pairs(kernel, along[:PAIR_ROWS] @ coarse[:PAIR_ROWS].T, alignment[:PAIR_ROWS].to(kernel), norm2.to(kernel))
-    return _Sample(x, lengths, w, norm2, alignment, kernel, pairs, blocks["outputs"], unit)
+    blocks, w = gram.retained(unit)
+    x = blocks["features"]
+    lengths = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).square()
+    shape = torch.mul(covariance, unit**2, out=x.new_empty(covariance.shape))
+    kernel = x[:PAIR_ROWS] @ x[:PAIR_ROWS].T
+    along, spread = kernel, []
+    for part in reversed(x.split(PAIR_ROWS)):  # the first, whose pairs are looked at, comes last
+        along = part @ shape
+        spread.insert(0, torch.linalg.vecdot(along, part).double())
+    alignment = (torch.cat(spread) - w * lengths.square()) / (1 - w)
+    pairs = norm_pairs(kernel, along @ x[:PAIR_ROWS].T, alignment[:PAIR_ROWS].to(kernel), norm2.to(kernel))
+    loadings = gram.block("features", "outputs", centered=True) * unit
+    projected = torch.cat([part.double() @ loadings for part in x.split(_PART_ROWS)])
+    return _Sample(lengths, w, norm2, alignment, kernel, pairs, blocks["outputs"], loadings, projected)
 
 
 def norm_pairs(kernel: Tensor, along: Tensor, alignment: Tensor, norm2: Tensor) -> Tensor:
@@ -156,14 +162,14 @@ def _rows(gram: Gram, sample: _Sample, span: Span, most: int = 1024) -> _Rows:
     scale = span.singular_values[: span.rank] / span.singular_values[0]
     basis = span.to_basis * scale
     h, mean = sample.outputs[:count] @ basis, span.basis_mean * scale
-    loadings = gram.block("features", "outputs", centered=True) @ basis * sample.unit
+    loadings = sample.loadings @ basis
     return _Rows(
         sample=sample,
         h=h,
         centred=h - mean,
         share=gram.count / count,
         loadings=loadings,
-        projected=sample.x[:count] @ loadings,
+        projected=sample.projected[:count] @ basis,
         inner=loadings.T @ loadings,
         mean=mean,
         eigenvalues=scale.square(),
@@ -219,26 +225,29 @@ def _second_order_variance(rows: _Rows, power: float) -> Tensor:
     twice over the numerator, less that of ‖S_c‖², (x̃ᵢ·x̃ⱼ)² - 2x̃ᵢᵀSx̃ⱼ. (The constant is left out.)
     """
     m = min(len(rows.h), PAIR_ROWS)
-    h, c, xa, _ = rows.of(slice(m))
-    kernel, inner = rows.sample.kernel[:m, :m], rows.inner
+    kernel = rows.sample.kernel[:m, :m]
     coefficients, shifts = _resolvents(power, rows.eigenvalues, step=1.0, tail=8.0)
     weight = 1 / (rows.eigenvalues + shifts.unsqueeze(1))  # (q, r), the diagonals of D
     flat = coefficients @ weight if power else torch.ones_like(rows.eigenvalues)  # of B^{-γ}
-    rest = coefficients @ (weight.square() * rows.eigenvalues) if power else torch.zeros_like(flat)  # of D B D
-    alone = -(xa * c * (flat - rest)).sum(1)  # 0 with what follows for γ = 1, where D B D = D
+    left = weight.square() * shifts.unsqueeze(1)  # of D - D B D
+    rest = coefficients @ left if power else flat  # of B^{-γ} - Σ c D B D
+    numerator = float((rows.inner.diagonal() * flat).sum())
+    small = (*rows.of(slice(m))[:3], rows.inner, flat, rest, weight, left)
+    h, c, xa, inner, flat, rest, weight, left = (x.to(kernel.dtype) for x in small)
+    alone = -(xa * c * rest).sum(1)  # 0 with what follows for γ = 1, where D B D = D
     pairs, mixed = ((c * flat) @ c.T).mul_(kernel), (xa * flat) @ c.T
-    for coefficient, d in zip(coefficients.tolist(), weight, strict=True):
+    for coefficient, d, e in zip(coefficients.tolist(), weight, left, strict=True):
         v = h * d
-        pairs.addcmul_(v @ inner @ v.T, h @ v.T, value=coefficient)
+        through = v @ inner
+        pairs.addcmul_(through @ v.T, h @ v.T, value=coefficient)
         mixed.addcmul_(xa @ v.T, c @ v.T, value=coefficient)
-        alone += coefficient * ((v @ inner) * h * (d - d.square() * rows.eigenvalues)).sum(1)
+        alone += coefficient * (through * h * e).sum(1)
     pairs.sub_(mixed).sub_(mixed.T).add_(alone).add_(alone.unsqueeze(1))
-    numerator = (inner.diagonal() * flat).sum()
     pairs.mul_(2 / numerator).sub_(rows.sample.pairs[:m, :m]).fill_diagonal_(0)
-    pairs.sub_(pairs.sum() / (m * (m - 1))).fill_diagonal_(0)
+    pairs.sub_(pairs.sum(dtype=torch.float64) / (m * (m - 1))).fill_diagonal_(0)
     w2 = rows.sample.w[:m].square()
     every = (rows.share * len(rows.h) / m) ** 2
-    return 0.5 * every * (w2 @ pairs.square_() @ w2)
+    return 0.5 * every * (w2 @ (pairs.square_().double() @ w2))
 
 
 def unbiased_squared_norm(covariance: Tensor, fourth_moment: float, n: float) -> Tensor:
@@ -246,6 +255,8 @@ def unbiased_squared_norm(covariance: Tensor, fourth_moment: float, n: float) ->
 
     ``covariance`` is the plug-in (divided by n), ``fourth_moment`` is Σ wᵢ²‖xᵢ-x̄‖⁴; with weights n is Kish's size.
     """
-    unbiased = covariance * (n / (n - 1))
+    unbiased = n / (n - 1)
+    square = torch.linalg.matrix_norm(covariance).square() * unbiased**2
     q = fourth_moment * n**2 / (n - 1)
-    return (n - 1) / (n * (n - 2) * (n - 3)) * ((n - 1) * (n - 2) * unbiased.square().sum() + unbiased.trace().square() - n * q)
+    trace = covariance.trace() * unbiased
+    return (n - 1) / (n * (n - 2) * (n - 3)) * ((n - 1) * (n - 2) * square + trace.square() - n * q)

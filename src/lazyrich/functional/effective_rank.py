@@ -39,12 +39,7 @@ def effective_rank(features: Tensor | Gram, *, weights: Tensor | None = None, ep
         3.0
     """
     gram = varying(features, weights)
-    return entropy_rank(eigenvalues(gram, centered=True), gram.count, eps)
-
-
-def entropy_rank(values: Tensor, count: int, eps: float = 0.0) -> float:
-    """The entropy rank of all eigenvalues of the covariance of ``count`` samples."""
-    values = values[:count]
+    values = eigenvalues(gram, centered=True)[: gram.count]
     return float(torch.special.entr(values / values.sum() + eps).sum().exp())
 
 
@@ -85,13 +80,8 @@ def stable_rank(features: Tensor | Gram, *, weights: Tensor | None = None) -> fl
         1.111
     """
     values = eigenvalues(as_gram(in_double(features), weights=weights), centered=False)
-    return stable_rank_of(values, float(values.sum()))
-
-
-def stable_rank_of(values: Tensor, trace: float) -> float:
-    """The stable rank from the leading eigenvalues of the second moment and the sum of all."""
     _not_zero(values)
-    return trace / float(values[0])
+    return float(values.sum() / values[0])
 
 
 def rankme(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
@@ -111,16 +101,9 @@ def rankme(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
         1.755
     """
     gram = as_gram(in_double(features), weights=weights)
-    return rankme_of(eigenvalues(gram, centered=False), gram)
-
-
-def rankme_of(values: Tensor, gram: Gram) -> float:
-    """RankMe from all eigenvalues of the second moment; those under the rounding of the products count as 0.
-
-    Products are rounded about the mean, so what counts is the size of the covariance, not that of a common offset.
-    """
-    values = values[: gram.count]
+    values = eigenvalues(gram, centered=False)[: gram.count]
     _not_zero(values)
+    # Products are rounded about the mean, so what counts is the size of the covariance, not that of a common offset.
     products = gram.product_eps * float(torch.linalg.matrix_norm(gram.block("features", "features", centered=True)))
     cut = max(1e-3 * products, torch.finfo(torch.float64).eps * float(values[0]))
     singular = torch.where(values > cut, values, 0.0).sqrt()

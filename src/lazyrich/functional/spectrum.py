@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -184,24 +184,27 @@ def feature_spectrum(
     if targets is not None and targets.ndim == 1 and not targets.is_floating_point():
         targets = one_hot(targets)
     gram = as_gram(features, outputs, targets, weights=weights)
-    covariance = decomposed(gram, centered=True, leading=leading)
-    found = spectrum_of(gram, covariance if centered else decomposed(gram, centered=False, leading=leading), covariance)
+    found = spectrum_of(gram, centered=centered, leading=leading)
     if text := convergence_note(found):
         warnings.warn(text, ConvergenceWarning, stacklevel=2)
     return found
 
 
-def spectrum_of(gram: Gram, operator: Eigen, covariance: Eigen) -> FeatureSpectrum:
-    """The spectrum from the decomposed operator, the second moment or the covariance itself, and the covariance."""
-    centered = operator is covariance
+def spectrum_of(gram: Gram, *, centered: bool = False, leading: int | None = None) -> FeatureSpectrum:
+    """The spectrum of a Gram's features; arguments as of :func:`feature_spectrum`."""
+    operator = covariance = decomposed(gram, centered=True, leading=leading)
+    contributions = _contributions(gram, covariance) if "outputs" in gram.widths else None
+    if not centered:
+        operator = covariance = replace(covariance, vectors=covariance.vectors.new_empty(0))  # makes room for the others
+        operator = decomposed(gram, centered=False, leading=leading)
     rank = _rank(gram, operator, covariance)
-    scale = operator.vectors[:, :rank] / operator.values[:rank].sqrt()  # e_k = scale_kᵀΦ
+    vectors, roots = operator.vectors[:, :rank], operator.values[:rank].sqrt()  # e_k = v_kᵀΦ/√ρ_k
 
     def held(name: str) -> tuple[Array, int]:
         """⟨e_k|P|e_k⟩ of every kept eigenfunction with the span of a block, zeros after."""
         span = span_of(gram, name)
-        products = scale.T @ (gram.block("features", name, centered=centered) @ span.to_basis)
-        return _padded(products.square().sum(1), len(operator.values)), span.rank
+        products = vectors.T @ (gram.block("features", name, centered=centered) @ span.to_basis)
+        return _padded((products / roots.unsqueeze(1)).square().sum(1), len(operator.values)), span.rank
 
     quality, target_rank = held("targets") if "targets" in gram.widths else (None, None)
     utilization, output_rank = held("outputs") if "outputs" in gram.widths else (None, None)
@@ -216,10 +219,10 @@ def spectrum_of(gram: Gram, operator: Eigen, covariance: Eigen) -> FeatureSpectr
         residual=max(residuals, default=None),
         quality=quality,
         utilization=utilization,
-        contributions=_contributions(gram, covariance) if "outputs" in gram.widths else None,
+        contributions=contributions,
         target_rank=target_rank,
         output_rank=output_rank,
-        eigenvectors=operator.vectors[:, :rank].cpu().numpy(),
+        eigenvectors=vectors.cpu().numpy(),
         mean=(mean if centered else torch.zeros_like(mean)).cpu().numpy(),
     )
 
