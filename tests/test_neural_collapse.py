@@ -146,6 +146,14 @@ def test_errors(arguments, error, match):
         neural_collapse(x, **arguments)
 
 
+def test_many_empty_classes_are_cut_short():
+    two = torch.arange(20) % 2
+    with pytest.raises(DataError, match="class 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 has no samples"):
+        neural_collapse(x, two, num_classes=12)
+    with pytest.raises(DataError, match="class 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 … has no samples"):
+        neural_collapse(x, two, num_classes=13)
+
+
 def test_equal_class_means():
     same = torch.tensor([[1.0, 0], [-1, 0], [1, 0], [-1, 0]], dtype=torch.float64)
     with pytest.raises(DataError, match="class means are the same"):
