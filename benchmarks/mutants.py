@@ -8,6 +8,7 @@ One that takes ten times as long as the unchanged source is killed too.
     python benchmarks/mutants.py functional/low_rank.py functional/_span.py --out found.json
     python benchmarks/mutants.py gram.py --share 0.25                     # a random quarter
     python benchmarks/mutants.py --again found.json                       # only those that survived, after a test was added
+    python benchmarks/mutants.py --again found.json --tests tests/test_inputs.py        # by these tests alone
     python benchmarks/mutants.py --show found.json                        # the tables once more
 
 torch is imported once; every mutant is a process forked off (Linux, macOS).
@@ -302,8 +303,8 @@ class Known:
         return sorted(chosen - {""}, key=lambda name: self.seconds.get(name, 0.0))
 
 
-def known(file: str, tree: Path) -> Known:
-    tests, data, told = tests_of(file), tree / "lines", tree / "told.json"
+def known(file: str, tree: Path, tests: list[str]) -> Known:
+    data, told = tree / "lines", tree / "told.json"
     log = tree / "log.txt"
     target = str(tree / PACKAGE / file)
 
@@ -443,6 +444,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the mutants, drawn at random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--tests", nargs="+", help="in place of those of each file")
     parser.add_argument("--out", type=Path, help="where to keep what was found (JSON)")
     parser.add_argument("--again", type=Path, help="found before: tries its survivors again and writes it anew")
     parser.add_argument("--show", type=Path, help="found before: prints its tables")
@@ -473,7 +475,7 @@ def main() -> None:
             if not todo:
                 continue
             began = time.monotonic()
-            told = known(file, trees[0])
+            told = known(file, trees[0], given.tests or tests_of(file))
             print(f"{file}: {len(todo)} of {len(every)} mutants, {len(told.seconds)} tests", flush=True)
             tried(todo, told, trees)
             print(f"{file}: {time.monotonic() - began:.0f} s", flush=True)

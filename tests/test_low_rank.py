@@ -1,5 +1,6 @@
 import json
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -208,6 +209,54 @@ class TestRank:
         logits = logits - logits.mean(1, keepdim=True)  # in float32, so the sum is zero but for rounding
         estimate = low_rank_estimate(x, logits)
         assert estimate.rank == 9
+
+    @pytest.mark.parametrize(
+        ("dtype", "cut"),
+        [
+            (torch.float64, 1e-7),  # of products: the root of their own rounding
+            (torch.float32, 50 * 2.0**-23 / math.sqrt(2)),  # of the two outputs' root mean square
+            (torch.float16, 4 * 2.0**-10 / math.sqrt(2)),
+            (torch.bfloat16, 4 * 2.0**-7 / math.sqrt(2)),
+        ],
+    )
+    def test_where_the_default_cut_lies(self, dtype, cut):
+        """Of two outputs the second is a little stronger than the cut, or a little weaker."""
+        signs = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]], dtype=torch.float64).repeat(3, 1)
+        for strength, rank in ((1.15 * cut, 2), (0.85 * cut, 1)):
+            gram = Gram()
+            gram.update(signs.to(dtype), (signs * torch.tensor([1, strength], dtype=torch.float64)).to(dtype))
+            assert span_of(gram, "outputs").rank == rank
+
+    @pytest.mark.parametrize("rtol", [0.0, 1e-9, 0.1])
+    def test_where_a_given_cut_lies(self, rtol):
+        """Relative to the largest, and never under what float64 products can tell from rounding."""
+        signs = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]], dtype=torch.float64)
+        cut = max(rtol, 1e-7)
+        for strength, rank in ((1.15 * cut, 2), (0.85 * cut, 1)):
+            gram = Gram()
+            gram.update(signs, 5 * signs * torch.tensor([1, strength], dtype=torch.float64))
+            assert span_of(gram, "outputs", rtol).rank == rank
+
+    def test_compressed_outputs_are_judged_by_the_number_that_they_stand_for(self):
+        """The root mean square of 200 outputs is a tenth of that of the two that they were brought to."""
+        signs = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]], dtype=torch.float64)
+        outputs = (signs * torch.tensor([1, 1e-6], dtype=torch.float64)).float()
+        for count, rank in ((None, 1), (200, 2)):
+            gram = Gram(num_outputs=count)
+            gram.update(signs.float(), outputs)
+            assert span_of(gram, "outputs").rank == rank
+
+    @pytest.mark.parametrize(("p", "warns"), [(100, True), (324, False)])
+    def test_a_band_may_disagree_by_two_hundredths(self, p, warns):
+        """1 - sqrt(4/p) against 1 - sqrt(3/p): 0.027 and 0.015."""
+        x = orthonormal(400, p, centred=True)
+        outputs = x[:, :4] * torch.tensor([1, 1, 1, 5e-4], dtype=torch.float64)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            estimate = low_rank_estimate(x, outputs)
+        assert [w.category for w in caught] == [RankWarning] * warns
+        assert all(w.filename == __file__ for w in caught)  # it points to who asked
+        assert (estimate.warning is not None) == warns
 
     def test_weak_outputs_are_kept_and_the_band_warns(self):
         x = orthonormal(400, 20, centred=True)
