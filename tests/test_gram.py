@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_row_sample import splitmix
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -132,6 +133,32 @@ class TestStreaming:
         resumed.load_state_dict(torch.load(file, weights_only=True))
         resumed.update(x[cut:], f[cut:], t[cut:])
         assert_same(readings(resumed), whole, rtol=0)
+
+    def test_what_was_asked_for_is_saved_too(self):
+        """Numbers of rows, how many are kept, how many outputs there are: also where nothing was seen yet."""
+        x, f, t = data()
+        options = {"retain": 9, "first_row": 3, "row_step": 2, "num_outputs": 70}
+        for cut in (0, 1100):
+            gram, resumed = Gram(**options), Gram()
+            gram.update(x[:cut], f[:cut], t[:cut])
+            resumed.load_state_dict(gram.state_dict())
+            assert (resumed.retain, resumed.num_outputs, resumed.count) == (9, 70, cut)
+            for each in (gram, resumed):
+                each.update(x[cut:], f[cut:], t[cut:])
+            assert_same(readings(resumed), readings(gram), rtol=0)
+            rows, weights = resumed.retained()
+            expected = [(n - 3) // 2 for n in sorted(range(3, 3 + 2 * N, 2), key=splitmix)[:9]]
+            assert_close(rows["features"] + gram.mean("features"), x[expected])
+            assert_close(weights, torch.full((9,), 1 / N, dtype=torch.float64))
+
+    def test_a_state_goes_on_being_written_into(self, whole):
+        """The tensors are the state: whoever goes on over them has seen what was written into them."""
+        x, f, t = data()
+        gram = filled(x[:1500], f[:1500], t[:1500], [1500])
+        again = Gram.from_tensors(gram.tensors())
+        again.update(x[1500:], f[1500:], t[1500:])
+        assert again.count == N
+        assert_same(readings(Gram.from_tensors(gram.tensors())), whole, rtol=0)
 
     def test_saving_shares_no_memory(self):
         x, f, t = data()
@@ -366,6 +393,28 @@ class TestPrecision:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert low_rank_measure(x, f) == plain
 
+    def test_the_coarsest_precision_seen_counts(self):
+        x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+        for first, second in ((x, x.bfloat16()), (x.bfloat16(), x)):
+            one, other = Gram(), Gram()
+            for gram in (one, other):
+                gram.update(first[:20], first[:20].double(), torch.ones(20, 2, dtype=torch.long))
+            one.update(second[20:], second[20:], torch.ones(20, 2, dtype=torch.long))
+            assert one.eps("features") == 2**-7
+            assert one.eps("outputs") == torch.finfo(second.dtype).eps
+            assert one.eps("targets") == 2**-52  # whole numbers
+            assert other.merge(one).eps("features") == 2**-7
+            assert one.product_eps == 2**-52  # for the outputs came in double
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_how_much_rounding_the_products_may_hold(self, dtype):
+        """The first block, from which the pilot comes, lies at 0, all others at 6 ± 1: 2 · 36 + 2 about it, 2 about the mean."""
+        signs = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]], dtype=dtype).repeat(2**18, 1)
+        x = torch.cat([torch.zeros(1024, 2, dtype=dtype), 6 + signs])
+        gram = Gram(retain=0)
+        gram.update(x)
+        assert gram.feature_rounding == pytest.approx(torch.finfo(dtype).eps * 32 * 37, rel=0.05)
+
     def test_gradients_are_not_kept(self):
         x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
         value = low_rank_measure(x, x * 2)
@@ -405,6 +454,14 @@ class TestRetained:
         features = rows["features"] + x.mean()
         assert torch.equal(rows["outputs"], 2 * features)
         assert torch.equal(rows["targets"], 3 * features)
+
+    def test_as_many_as_there_are(self):
+        x = torch.arange(5, dtype=torch.float64).unsqueeze(1)
+        gram = Gram(retain=64)
+        gram.update(x, weights=torch.tensor([1.0, 2, 3, 4, 0]))
+        rows, weights = gram.retained(unit=0.5)
+        found = dict(zip((2 * rows["features"][:, 0] + 2).round(decimals=9).tolist(), weights.tolist(), strict=True))
+        assert found == pytest.approx({0.0: 0.1, 1.0: 0.2, 2.0: 0.3, 3.0: 0.4})
 
 
 class TestErrors:
@@ -465,6 +522,7 @@ class TestErrors:
     def test_a_block_that_was_not_given(self):
         gram = Gram()
         gram.update(self.x)
+        assert (gram.num_outputs, gram.widths) == (0, {"features": 3})
         with pytest.raises(DataError, match=r"holds the blocks \['features'\], not 'outputs'"):
             gram.block("features", "outputs")
 
