@@ -73,6 +73,11 @@ class TestEvery:
             gram.update(rows, weights=weights)
         assert RANKS[name](gram) == pytest.approx(reference.ranks(repeated.numpy())[name], rel=1e-7)
 
+    def test_whole_weights_are_repetitions(self, name):
+        x, times = features(), torch.tensor([1, 2, 3] * 50)
+        expected = reference.ranks(x.repeat_interleave(times, 0).numpy())[name]
+        assert RANKS[name](x, weights=times.double()) == pytest.approx(expected, rel=1e-7)
+
     def test_arguments_are_left_alone(self, name):
         x = features(offset=5)
         kept = x.clone()

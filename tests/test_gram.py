@@ -490,6 +490,32 @@ class TestErrors:
         gram.update(self.x, self.x)
         assert gram.count == 20
 
+    @pytest.mark.parametrize("block", [0, 1, 2])
+    @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+    def test_what_is_not_finite(self, block, wrong):
+        blocks = [self.x.clone() for _ in range(3)]
+        blocks[block][7, 2] = wrong
+        name = ("features", "outputs", "targets")[block]
+        with pytest.raises(NonFiniteError, match=rf"{name} hold NaN or infinity in batch 0 \(row 7 of 10"):
+            Gram().update(*blocks)
+
+    @pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf, -math.inf])
+    def test_one_bad_weight(self, wrong):
+        weights = torch.ones(10)
+        weights[3] = wrong
+        with pytest.raises(DataError, match="weights must be finite and not negative"):
+            Gram().update(self.x, weights=weights)
+
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_how_large_numbers_may_be(self, sign):
+        """All of one sign, a little over and under the limit: fourth powers of it are the largest that sums hold."""
+        x = sign * (1 + self.x.double().abs() / 10)
+        with pytest.raises(DataError, match=r"features reach \d\.\de\+60, and powers of that overflow"):
+            Gram().update(x * 1e60)
+        gram = Gram()
+        gram.update(x * 5e59)
+        assert_close(gram.block("features", "features", centered=True) / 25e118, torch.cov(x.T, correction=0))
+
     @pytest.mark.parametrize("scale", [1e100, 1e-100])
     def test_scales_beyond_float64_are_refused(self, scale):
         """Not measured as 1.0, which is what an overflow would make of them."""

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from lazyrich import DataError, DegenerateError, Gram, NonFiniteError, RankWarning
 from lazyrich.functional import _jackknife, low_rank_estimate, low_rank_measure
 from lazyrich.functional._span import span_of
-from lazyrich.functional.low_rank import LowRankEstimate, _held, _measure
+from lazyrich.functional.low_rank import LowRankEstimate, _held, _measure, isotropic_reference
 
 one = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 
@@ -91,6 +91,14 @@ class TestClosedForms:
         assert estimate.rank == 5
         assert estimate.isotropic == pytest.approx(1 - math.sqrt(4 / 16), abs=1e-12)
         assert estimate.value == pytest.approx(1 - math.sqrt(4 / 16), abs=1e-12)
+
+    def test_isotropic_reference_counts_directions_by_default(self):
+        x = orthonormal(200, 16, centred=True)
+        gram = Gram()
+        gram.update(x, x[:, :2] * torch.tensor([3.0, 1.0], dtype=torch.float64))
+        span = span_of(gram, "outputs")
+        assert isotropic_reference(span, 16) == pytest.approx(1 - math.sqrt(2 / 16), abs=1e-12)
+        assert isotropic_reference(span, 16, 0.0) == pytest.approx(1 - 10 / (4 * math.sqrt(82)), abs=1e-12)
 
     @pytest.mark.parametrize("tail", [0.0, 0.3, 1.0, 5.0])
     def test_two_block_spectrum(self, tail):
@@ -225,6 +233,15 @@ class TestRank:
         for strength, rank in ((1.15 * cut, 2), (0.85 * cut, 1)):
             gram = Gram()
             gram.update(signs.to(dtype), (signs * torch.tensor([1, strength], dtype=torch.float64)).to(dtype))
+            assert span_of(gram, "outputs").rank == rank
+
+    def test_the_cut_follows_the_root_mean_square_of_all_outputs(self):
+        """Strengths 1, 1/4 and next to nothing: a root mean square of sqrt((1 + 1/16)/3)."""
+        signs = torch.tensor([[a, b, c] for a in (1.0, -1) for b in (1.0, -1) for c in (1.0, -1)])
+        cut = 50 * 2.0**-23 * math.sqrt((1 + 1 / 16) / 3)
+        for strength, rank in ((1.05 * cut, 3), (0.95 * cut, 2)):
+            gram = Gram()
+            gram.update(signs, signs * torch.tensor([1, 0.25, strength]))
             assert span_of(gram, "outputs").rank == rank
 
     @pytest.mark.parametrize("rtol", [0.0, 1e-9, 0.1])
@@ -437,7 +454,9 @@ class TestResult:
 
     def test_plain_values(self):
         value = 1 - math.sqrt(2 / 3)
-        found = json.loads(json.dumps(low_rank_estimate(self.signs, self.signs[:, :2]).to_dict()))
+        found = low_rank_estimate(self.signs, self.signs[:, :2]).to_dict()
+        assert list(found["band"]) == ["0.001", "0.01", "0.1"]
+        found = json.loads(json.dumps(found))
         assert found["value"] == pytest.approx(value, abs=1e-12)
         assert found["band"] == pytest.approx({"0.001": value, "0.01": value, "0.1": value}, abs=1e-12)
         assert found["singular_values"] == pytest.approx([1, 1])
@@ -447,9 +466,9 @@ class TestResult:
         gram = Gram()
         gram.update(self.signs, self.signs)
         held, span = _held(gram), span_of(gram, "outputs")
-        assert float(_measure(held, span)) == pytest.approx(0, abs=1e-12)
+        assert float(_measure(held, span, 1.0)) == pytest.approx(0, abs=1e-12)
         with pytest.raises(ArithmeticError, match=r"D_LR = -1\.0\d* lies outside"):
-            _measure(replace(held, norm=held.norm / 2), span)
+            _measure(replace(held, norm=held.norm / 2), span, 1.0)
 
     def test_a_sample_that_alone_carries_a_direction_leaves_no_error_bar(self):
         """Without it the second output is constant, so that there is nothing to leave out."""
@@ -507,6 +526,21 @@ class TestErrors:
     def test_bad_arguments(self, arguments, error, match):
         with pytest.raises(error, match=match):
             low_rank_measure(self.x, self.x, **arguments)
+
+    def test_dead_features_and_no_outputs(self):
+        with pytest.raises(DegenerateError, match=r"features are constant over the samples \(dead\)"):
+            low_rank_measure(torch.zeros(20, 4), self.x)
+        with pytest.raises(DataError, match="this measure needs outputs"):
+            low_rank_estimate(self.x)
+
+    def test_scales_whose_powers_vanish(self):
+        """Fourth powers of 10⁻⁶¹ are little more than nothing; a column as small as that does no harm beside others."""
+        x, expected = self.x.double(), low_rank_measure(self.x.double(), self.x[:, :2].double()).item()
+        assert low_rank_measure(x * 1e-59, x[:, :2] * 1e-59).item() == pytest.approx(expected, abs=1e-12)
+        with pytest.raises(DataError, match=r"features vary by \d\.\de-61, and powers of that vanish"):
+            low_rank_measure(x * 2e-61, x[:, :2])
+        tiny = torch.cat([x, 1e-65 * x[:, :1]], dim=1)
+        assert low_rank_measure(tiny, x[:, :2]).item() == pytest.approx(expected, abs=1e-12)
 
     def test_gram_and_tensors_together(self):
         gram = Gram()

@@ -169,6 +169,8 @@ def test_equal_class_means():
         [[1, 1], [1, 0], [0, 1], [0, 1]],
         [[1.5, 0], [0.5, 0], [1, 0], [0, 1]],  # one entry a row, which sum to one on average
         [[1], [1], [1], [1]],
+        [[1 + 1e-5, 0], [1, 0], [0, 1 - 1e-5], [0, 1]],
+        [[1 + 2e-8, 0], [1, 0], [0, 1 - 2e-8], [0, 1]],
     ],
 )
 def test_targets_that_are_no_classes(targets):

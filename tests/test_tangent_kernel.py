@@ -9,7 +9,7 @@ from torch import nn
 
 from lazyrich import DataError, DegenerateError
 from lazyrich.functional import tangent_kernel, tangent_kernel_alignment, tangent_kernel_change
-from lazyrich.functional.tangent_kernel import TangentKernelChange
+from lazyrich.functional.tangent_kernel import TangentKernelChange, _blocks, _groups, _Jacobian
 
 
 def explicit(model, inputs):
@@ -94,6 +94,46 @@ class TestAgainstTheExplicitJacobian:
         model = perceptron()[0]
         x = torch.randn(4, 5)
         torch.testing.assert_close(tangent_kernel(model, x), explicit(model.double(), x.double()), rtol=1e-4, atol=1e-5)
+
+
+class TestParts:
+    """What is held at a time, in bytes: the bound that `max_bytes` promises."""
+
+    @pytest.mark.parametrize(("samples", "outputs"), [(1, 1), (7, 3), (12, 1), (5, 10)])
+    @pytest.mark.parametrize("held", [1, 2, 4, 9, 30, 1000])
+    def test_blocks_are_all_rows_once_and_two_fit_in_half(self, samples, outputs, held):
+        row_bytes = 40
+        jacobian = _Jacobian(nn.Linear(1, 1), torch.zeros(samples, 1), outputs, 4 * row_bytes * held)
+        blocks = _blocks(jacobian, row_bytes)
+        seen = [(i, c) for a, b in blocks for i in range(a.start, a.stop) for c in range(b.start, b.stop)]
+        assert sorted(seen) == [(i, c) for i in range(samples) for c in range(outputs)]
+        sizes = [(a.stop - a.start) * (b.stop - b.start) for a, b in blocks]
+        whole = samples * outputs <= 2 * held
+        assert sizes == [samples * outputs] if whole else max(sizes) <= held
+        assert all(b == slice(0, outputs) for _, b in blocks) or held < outputs  # outputs stay together where they can
+
+    def test_blocks_are_no_smaller_than_they_need_be(self):
+        jacobian = _Jacobian(nn.Linear(1, 1), torch.zeros(10, 1), 3, 4 * 8 * 7)
+        found = [(a.start, a.stop, b.start, b.stop) for a, b in _blocks(jacobian, 8)]
+        assert found == [(0, 2, 0, 3), (2, 4, 0, 3), (4, 6, 0, 3), (6, 8, 0, 3), (8, 10, 0, 3)]
+        jacobian = _Jacobian(nn.Linear(1, 1), torch.zeros(2, 1), 3, 4 * 8 * 2)
+        found = [(a.start, a.stop, b.start, b.stop) for a, b in _blocks(jacobian, 8)]
+        assert found == [(0, 1, 0, 2), (0, 1, 2, 3), (1, 2, 0, 2), (1, 2, 2, 3)]
+
+    def test_groups_fit_twice_and_are_of_one_dtype(self):
+        """Five rows: a parameter of n numbers takes 40 n bytes in single precision, and 80 n in double."""
+        parameters = {
+            "a": torch.zeros(3),
+            "b": torch.zeros(2),
+            "c": torch.zeros(1),
+            "d": torch.zeros(1, dtype=torch.float64),
+            "e": torch.zeros(2, 2, dtype=torch.float64),
+            "f": torch.zeros(1),
+        }
+        names = [list(group) for group in _groups(parameters, 5, 200)]
+        assert names == [["a", "b"], ["c"], ["d"], ["e"], ["f"]]
+        names = [list(group) for group in _groups(parameters, 5, 10**6)]
+        assert names == [["a", "b", "c"], ["d", "e"], ["f"]]
 
 
 class TestClosedForms:
