@@ -339,6 +339,15 @@ class TestWeights:
         assert_same(a | {"numbers": a["numbers"][:3]}, b | {"numbers": b["numbers"][:3]}, rtol=1e-10)
         assert filled(x, f, t, [N], w).count == int(kept.sum())
 
+    def test_weights_of_very_unlike_size_in_single_precision(self):
+        x = torch.randn(200, 5, generator=torch.Generator().manual_seed(1)) + 3
+        w = torch.rand(200, generator=torch.Generator().manual_seed(9), dtype=torch.float64) * 1e10
+        w[::2] *= 1e-40
+        gram = Gram()
+        gram.update(x, weights=w)
+        expected = torch.cov(x.T.double(), correction=0, aweights=w)
+        assert_close(gram.block("features", "features", centered=True), expected, rtol=0, atol=1e-5)
+
     def test_weighted_merge_equals_weighted_whole(self):
         x, f, t = data()
         w = torch.rand(N, generator=torch.Generator().manual_seed(9), dtype=torch.float64)

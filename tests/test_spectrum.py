@@ -139,6 +139,15 @@ class TestHeldOut:
         quality = held_out_quality(spectrum, q * torch.tensor([3.0, 2.0, strength], dtype=torch.float64), q[:, 2])
         np.testing.assert_allclose(quality, [0, 0, held], atol=1e-9)
 
+    def test_training_features_of_low_rank(self):
+        """All their eigenfunctions together span what the five features span that they are made of."""
+        mix = normal(5, 12, seed=7)
+        quality = held_out_quality(feature_spectrum(self.train[:, :5] @ mix), self.test[:, :5] @ mix, self.targets)
+        basis = np.linalg.qr(self.test[:, :5].numpy())[0]
+        functions = np.linalg.qr(self.targets.numpy())[0]
+        assert len(quality) == 5
+        assert quality[-1] == pytest.approx(((basis.T @ functions) ** 2).sum() / 3, abs=1e-9)
+
     def test_functions_that_depend_on_stronger_ones_add_nothing(self):
         """On the other data the second feature is the first, the third holds half of what is new to it."""
         q = torch.linalg.qr(normal(100, 3) - normal(100, 3).mean(0)).Q * 10

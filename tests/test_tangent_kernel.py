@@ -179,6 +179,14 @@ class TestChange:
         expected = float((centred * target).sum() / (centred.norm() * target.norm()))
         assert tangent_kernel_alignment(self.kernel, y) == pytest.approx(expected, abs=1e-12)
 
+    def test_alignment_does_not_see_scale(self):
+        y = torch.randn(4, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        expected = tangent_kernel_alignment(self.kernel, y)
+        assert tangent_kernel_alignment(1e-9 * self.kernel, y) == pytest.approx(expected, rel=1e-12)
+        change = tangent_kernel_change(1e-9 * self.kernel, 1e-9 * self.kernel.flip(0).flip(1), num_outputs=3)
+        whole = tangent_kernel_change(self.kernel, self.kernel.flip(0).flip(1), num_outputs=3)
+        assert change.alignment_change == pytest.approx(whole.alignment_change, abs=1e-12)
+
     def test_labels_are_one_hot_rows(self):
         labels = torch.tensor([0, 2, 1, 2])
         rows = nn.functional.one_hot(labels, 3).double()
@@ -258,8 +266,17 @@ class TestErrors:
             tangent_kernel(self.model, [self.x])
 
     def test_outputs(self):
-        with pytest.raises(DataError, match="one row a sample"):
-            tangent_kernel(nn.Sequential(self.model, nn.Unflatten(1, (3, 1))), self.x)
+        class Pair(nn.Linear):
+            def forward(self, input):
+                return super().forward(input), input
+
+        for model, match in (
+            (nn.Sequential(self.model, nn.Unflatten(1, (3, 1))), r"one row a sample, .* got \(2, 3, 1\) for 2 samples"),
+            (nn.Sequential(self.model, nn.Flatten(0)), r"got \(6,\) for 2 samples"),
+            (Pair(4, 3), "got tuple for 2 samples"),
+        ):
+            with pytest.raises(DataError, match=match):
+                tangent_kernel(model, self.x)
 
     def test_parameters(self):
         with pytest.raises(DataError, match="no parameters to differentiate by"):
