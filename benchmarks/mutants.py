@@ -119,14 +119,14 @@ def changed(node: ast.AST) -> Iterator[ast.AST]:
                     yield like(ops=[*node.ops[:i], other(), *node.ops[i + 1 :]])
         case ast.UnaryOp(op=ast.Not() | ast.USub()):
             yield node.operand
-        case ast.Constant(value=bool()):
-            yield ast.Constant(not node.value)
-        case ast.Constant(value=int()):
-            yield ast.Constant(node.value + 1)
-        case ast.Constant(value=float()):
-            yield ast.Constant(2 * node.value if node.value else 1.0)
-        case ast.Constant(value=str()):
-            yield ast.Constant("XX" + node.value)
+        case ast.Constant(value=bool(held)):
+            yield ast.Constant(not held)
+        case ast.Constant(value=int(held)):
+            yield ast.Constant(held + 1)
+        case ast.Constant(value=float(held)):
+            yield ast.Constant(2 * held if held else 1.0)
+        case ast.Constant(value=str(held)):
+            yield ast.Constant("XX" + held)
         case ast.Call():
             for i, given in enumerate(node.keywords):
                 if given.arg is not None:
@@ -199,9 +199,11 @@ def mutants_of(file: str) -> list[Mutant]:
         before = ast.unparse(old)
         if isinstance(old, (ast.If, ast.While)):
             before, after = (text.partition(":\n")[0] for text in (before, after))
-        within = old if isinstance(old, ast.stmt) or statement is None else statement
-        header = within.body[0].lineno - 1 if hasattr(within, "body") and within.body else within.end_lineno  # pyright: ignore
-        last = max(within.lineno, min(header, getattr(within, "end_lineno", header)))
+        within = old if isinstance(old, ast.stmt) else statement
+        if within is None:
+            return
+        body = getattr(within, "body", None)  # of a statement that holds others, what stands before them
+        last = max(within.lineno, body[0].lineno - 1) if body else within.end_lineno or within.lineno
         count = counts.get((place, before, after), 0)
         counts[place, before, after] = count + 1
         line = getattr(old, "lineno", within.lineno)
