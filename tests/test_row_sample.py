@@ -53,6 +53,14 @@ def test_those_with_the_smallest_hash_are_kept(capacity, size):
     assert torch.equal(single, 100 * numbers.float())
 
 
+@pytest.mark.parametrize("capacity", [100, 101, 317, 1000])
+def test_of_many_rows_exactly_those(capacity):
+    kept = sample(capacity)
+    for start in range(0, 6000, 1500):
+        offer(kept, range(start, start + 1500))
+    assert set(kept.numbers.tolist()) == set(sorted(range(6000), key=splitmix)[:capacity])
+
+
 def test_every_third_row_as_one_of_three_processes_has_them():
     parts = [sample(7) for _ in range(3)]
     together = sample(7)
