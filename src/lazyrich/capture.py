@@ -117,7 +117,7 @@ class Tap:
         self._names = {module: name or "(the model itself)" for name, module in model.named_modules()}
         self.head: nn.Module | None = None if head is None else self._named(head)
         self._taken: list[_Taken] = []  # of the module that ran last, one for each time it ran
-        self._sharded = any(k.__name__ in _SHARDING for m in self._names for k in type(m).__mro__)
+        self.sharded = any(k.__name__ in _SHARDING for m in self._names for k in type(m).__mro__)
         self._copied: tuple[Tensor | None, Tensor | None] | None = None
 
     @property
@@ -136,7 +136,7 @@ class Tap:
         """One forward pass; the head is looked for if it is not known yet. ``hooks`` may add more to it."""
         if self.head is None:
             returned = self._search(batch)
-            if self._sharded or hooks is not None:
+            if self.sharded or hooks is not None:
                 returned = self._forward(batch, [self.found], hooks=hooks)
         else:
             returned = self._forward(batch, [self.head], hooks=hooks)
@@ -215,7 +215,7 @@ class Tap:
 
         self._taken.clear()
         with ExitStack() as stack:
-            if self._sharded and self.head is not None and self._copied is None:  # weights are whole only while the model runs
+            if self.sharded and self.head is not None and self._copied is None:  # weights are whole only while the model runs
                 stack.callback(self.head.register_forward_pre_hook(copy).remove)
             for module in watched:
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)

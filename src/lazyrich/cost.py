@@ -16,7 +16,7 @@ import torch
 from ._moments import _CPU_PANEL
 from .capture import MANY_OUTPUTS
 from .functional._eigen import FULL_SPECTRUM, LEADING
-from .functional._jackknife import _AT_ONCE, _MOST_WORK, PAIR_ROWS, _resolvents
+from .functional._jackknife import _AT_ONCE, _MOST_WORK, _PAIR_TOLERANCE, PAIR_ROWS, _resolvents
 from .functional.low_rank import _POWER, BAND
 from .gram import BLOCK_ROWS, Gram
 from .narrow import HELD_BYTES, SKETCH_BLOCKS, SKETCH_BUCKETS, WIDTH_LIMIT
@@ -30,11 +30,11 @@ EIGENVECTORS, SINGULAR = 9, 18
 # How often `measure` decomposes the features: their second moment and their covariance. Of very many, steps to the leading part.
 HEAD_EIGENVECTORS, LEADING_STEPS = 2, 30
 # Most arrays that stand at once: of p², of k² for k outputs, of pairs of rows, of rows · outputs · resolvents.
-FEATURE_ARRAYS, SPAN_ARRAYS, PAIR_ARRAYS, RESOLVENT_ARRAYS = 9, 12, 10, 9
+FEATURE_ARRAYS, SPAN_ARRAYS, PAIR_ARRAYS, RESOLVENT_ARRAYS = 6, 12, 6, 9
 # How often a number is written elementwise. In the pass: features, outputs and targets; p², once a block of samples.
 ROW_FEATURES, ROW_OTHERS, BLOCK_FEATURES = 9, 10, 1
-# In each estimate with its band: p², pairs of rows, pairs · resolvents, rows · outputs · resolvents.
-READ_FEATURES, READ_PAIRS, READ_PAIR_RESOLVENTS, READ_RESOLVENTS = 1, 13, 2, 66
+# In each estimate with its band: p², pairs of rows, pairs · resolvents, rows · outputs · resolvents; k², each time a span is cut.
+READ_FEATURES, READ_PAIRS, READ_PAIR_RESOLVENTS, READ_RESOLVENTS, READ_SPANS = 1, 6, 5, 72, 43
 # Once for the estimates: p², retained features, pairs. In the rest: p².
 SAMPLE_FEATURES, SAMPLE_ROWS, SAMPLE_PAIRS, READ_REST = 5, 6, 5, 30
 _SPREAD = 10.0  # largest over smallest singular value of the outputs: the length of a quadrature hangs on its logarithm
@@ -214,7 +214,7 @@ class _Part:
     def elementwise(self) -> int:
         p, k = self.features, self.outputs
         found = self.rows * (ROW_FEATURES * p + ROW_OTHERS * self._small) + ceil(self.rows / BLOCK_ROWS) * BLOCK_FEATURES * p * p
-        found += READ_REST * p * p if self.kind == "head" else 0
+        found += (READ_REST * p * p if self.kind == "head" else 0) + READ_SPANS * self._spans * k * k
         if self._powers:
             m = min(self.retained, self.samples)
             found += SAMPLE_FEATURES * p * p + SAMPLE_ROWS * m * p + SAMPLE_PAIRS * min(m, PAIR_ROWS) ** 2
@@ -278,12 +278,14 @@ class _Part:
     @property
     def reading_bytes(self) -> int:
         p, k = self.features, self.outputs
-        arrays = [FEATURE_ARRAYS * p * p, SPAN_ARRAYS * k * k]
+        size = self.size / 8  # the sample is in the precision of the activations
+        sampled = size * min(self.retained, self.samples, PAIR_ROWS) ** 2
+        arrays = [FEATURE_ARRAYS * p * p + 2 * sampled, SPAN_ARRAYS * k * k]
         for power in self._powers:
             m, nodes, _ = self._jackknife_rows(power)
-            held = 3 * p * p + 2 * m * p
-            arrays += [held + PAIR_ARRAYS * min(m, PAIR_ROWS) ** 2, held + RESOLVENT_ARRAYS * min(m * k * nodes, _AT_ONCE)]
-        return 8 * max(arrays)
+            held = p * p + size * m * p
+            arrays += [held + PAIR_ARRAYS * sampled, held + 2 * sampled + RESOLVENT_ARRAYS * min(m * k * nodes, _AT_ONCE)]
+        return int(8 * max(arrays))
 
     @property
     def _powers(self) -> tuple[float, ...]:
@@ -297,8 +299,8 @@ class _Part:
 
     def _jackknife_rows(self, power: float) -> tuple[int, int, int]:
         """Rows that are looked at, and resolvents of the two quadratures."""
-        eigenvalues = torch.tensor([_SPREAD**-2, 1.0], dtype=torch.float64)
-        nodes, pair_nodes = len(_resolvents(power, eigenvalues)[0]), len(_resolvents(power, eigenvalues, step=1.0, tail=8.0)[0])
+        like = torch.zeros((), dtype=torch.float64)
+        nodes, pair_nodes = (len(_resolvents(power, _SPREAD**-2, 1.0, like, error)[0]) for error in (1e-9, _PAIR_TOLERANCE))
         return min(self.retained, self.samples, max(128, _MOST_WORK // (self.outputs * max(nodes, 1)))), nodes, pair_nodes
 
     @property
@@ -307,7 +309,7 @@ class _Part:
         if not self._powers:
             return 0
         p, m = self.features, min(self.retained, self.samples)
-        return 2 * m * p * p + 4 * min(m, PAIR_ROWS) ** 2 * p
+        return 2 * m * p * (p + self.outputs) + 4 * min(m, PAIR_ROWS) ** 2 * p
 
     def _jackknife(self, power: float) -> int:
         p, k = self.features, self.outputs
@@ -315,7 +317,7 @@ class _Part:
         if m == 0:
             return 0
         pairs = min(m, PAIR_ROWS)
-        rows = 2 * m * k * k + 4 * p * k * k + 2 * m * p * k + 6 * nodes * m * k * k
+        rows = 2 * (min(self.retained, self.samples) + 2 * m + 2 * p + 3 * nodes * m) * k * k
         return rows + pairs * k * (4 * pairs + pair_nodes * (8 * pairs + 4 * k))
 
 

@@ -62,7 +62,7 @@ class Pass:
         share = (self.processes.rank, self.processes.size)
         stream = batches(self.data, self.place, self.num_samples, share)
         with progress_bar(self.show, total=total if self.num_samples is None else None, text=text, unit=" batches") as bar:
-            for batch in self.processes.in_step(stream):
+            for batch in self.processes.in_step(stream, ahead=not self.tap.sharded):
                 if batch.is_empty and not self.processes.together:  # together, all must run the model equally often
                     continue
                 captured = self.tap.run(batch, hooks).counted(batch.counted)

@@ -29,6 +29,7 @@ class Processes:
         self.rank, self.size = (dist.get_rank(group), dist.get_world_size(group)) if self.together else (0, 1)
         self._group = group
         self._told = False
+        self._asked: Any = None  # the exchange of states that is under way
         if self.together:
             on_gpu = dist.get_backend(group) == "nccl"
             self._device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
@@ -47,8 +48,12 @@ class Processes:
             dist.all_reduce(moved, group=self._group)
             x.copy_(moved)
 
-    def in_step(self, stream: Iterable[Item]) -> Iterator[Item]:
+    def in_step(self, stream: Iterable[Item], *, ahead: bool = True) -> Iterator[Item]:
         """The stream, one item for each process at a time.
+
+        Args:
+            ahead: agree on the next item while this one is worked on, so that nobody waits for a word. An error then reaches the
+                others an item later: not for work on an item that needs all processes.
 
         Raises:
             DataError: on every process, if one runs out before the others.
@@ -57,10 +62,11 @@ class Processes:
             yield from stream
             return
         count, iterator = 0, iter(stream)
+        item = next(iterator, None)
+        self._ask(_FINISHED if item is None else _GOES_ON)
         while True:
-            item = next(iterator, None)
-            states = self._agree(_FINISHED if item is None else _GOES_ON)
-            if item is None and all(s == _FINISHED for s in states):
+            states = self._answer()
+            if all(s == _FINISHED for s in states):
                 return
             if any(s == _FINISHED for s in states):
                 ended = [rank for rank, s in enumerate(states) if s == _FINISHED]
@@ -71,8 +77,13 @@ class Processes:
                     "distributed=False"
                 )
             count += 1
-            if item is not None:
+            if not ahead and item is not None:
                 yield item
+            coming = next(iterator, None)
+            self._ask(_FINISHED if coming is None else _GOES_ON)
+            if ahead and item is not None:
+                yield item
+            item = coming
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:
@@ -85,9 +96,23 @@ class Processes:
             raise
 
     def _agree(self, state: int, error: Exception | None = None) -> list[int]:
+        """Tells this process's state and waits for those of all."""
+        if self._asked is not None:
+            states = self._answer(error)
+            if self._told:
+                return states
+        self._ask(state)
+        return self._answer(error)
+
+    def _ask(self, state: int) -> None:
         mine = torch.tensor([state], device=self._device)
         states = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(states, mine, group=self._group)
+        self._asked = dist.all_gather(states, mine, group=self._group, async_op=True), states
+
+    def _answer(self, error: Exception | None = None) -> list[int]:
+        """The states that all told when they were last asked."""
+        (work, states), self._asked = self._asked, None
+        work.wait()
         listed = torch.cat(states).tolist()
         if _FAILED in listed:
             self._told = True

@@ -58,8 +58,8 @@ def one_hot(labels: Tensor, num_classes: int | None = None) -> Tensor:
         raise TypeError(f"labels must be integers, got {labels.dtype}; convert them with .long()")
     if num_classes is None:
         num_classes = int(labels.max()) + 1 if len(labels) else 1  # so that it is the samples that are said to be missing
-    outside = (labels < 0) | (labels >= num_classes)
-    if bool(outside.any()):
-        bad = int(labels[outside][0])
+    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
+        bad = int(labels[(labels < 0) | (labels >= num_classes)][0])
         raise DataError(f"label {bad} is out of range: with num_classes = {num_classes} classes are 0 … {num_classes - 1}")
-    return torch.nn.functional.one_hot(labels.long(), num_classes).double()
+    rows = torch.zeros(len(labels), num_classes, dtype=torch.float64, device=labels.device)
+    return rows.scatter_(1, labels.long().unsqueeze(1), 1.0)

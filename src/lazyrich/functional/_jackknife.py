@@ -5,7 +5,7 @@ them,
 
     numerator = Tr(A B^{-γ} Aᵀ),   ‖reference‖² = Tr(B^{2-2γ}) - 2 mᵀB^{1-2γ}m + (mᵀB^{-γ}m)²,   m = ⟨1|h⟩
 
-and B^{-γ} is a sum of resolvents (B + t²)⁻¹, one for γ = 1 and a quadrature for γ = ½. Deleting a sample of weight w
+and B^{-γ} is a sum of resolvents (B + t²)⁻¹, one for γ = 1 and a handful for γ = ½. Deleting a sample of weight w
 changes B and A by terms of rank one, δ = w/(1-w),
 
     A' = (1+δ)(A - δ x̃ h̃ᵀ),   B' = (1+δ)B - δ h hᵀ,   m' = (1+δ)m - δ h
@@ -22,9 +22,11 @@ import torch
 from torch import Tensor
 
 from ..gram import Gram
+from ._inverse_root import inverse_root
 from ._span import Span
 
 PAIR_ROWS = 512  # rows whose pairs are looked at
+_PAIR_TOLERANCE = 1e-4  # of B^{-1/2} in what pairs add, a small part of the error
 _PART_ROWS = 256  # rows that are copied to float64 at a time
 _MOST_WORK, _AT_ONCE = 2**24, 2**21  # rows · outputs · resolvents, in all and held at a time
 _NORMAL = 1.959964  # 97.5 % quantile
@@ -94,11 +96,14 @@ def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife | None:
     if not gram.retain or n < 8:
         return None
     sample = gram.reading("jackknife", lambda: _sampled(gram))
-    nodes = _resolvents(power, (span.singular_values[: span.rank] / span.singular_values[0]).square())
+    leverage = sample.w * (sample.outputs @ span.to_basis).square().sum(1)
+    # The eigenvalues of B, over its largest, lie here without whatever sample.
+    least = float(span.singular_values[span.rank - 1] / span.singular_values[0]) ** 2 * max(1 - float(leverage.max()), 1e-9)
+    nodes = _resolvents(power, least, 1 / (1 - float(sample.w.max())), sample.w)
     rows = _rows(gram, sample, span, max(128, _MOST_WORK // (span.rank * max(len(nodes[0]), 1))))
     w, norm2, alignment = sample.w[: len(rows.h)], sample.norm2, sample.alignment[: len(rows.h)]
     delta = w / (1 - w)
-    if norm2 <= 0 or bool((w * (rows.h.square() / rows.eigenvalues).sum(1) >= 1 - 1e-9).any()):
+    if norm2 <= 0 or bool((leverage[: len(w)] >= 1 - 1e-9).any()):
         return None  # a sample that alone carries a direction
 
     def kept_without(some: slice, delta: Tensor) -> Tensor:
@@ -176,17 +181,13 @@ def _rows(gram: Gram, sample: _Sample, span: Span, most: int = 1024) -> _Rows:
     )
 
 
-def _resolvents(power: float, eigenvalues: Tensor, *, step: float = 0.5, tail: float = 16.0) -> tuple[Tensor, Tensor]:
-    """c and t², (q,), such that Σ c (λ + t²)⁻¹ is λ^{-γ}; none for γ = 0.
-
-    For γ = ½ the trapezoid rule on (2/π)∫ eᵘ/(e²ᵘ + λ) du, exact to 2exp(-π²/step) + exp(-tail).
-    """
-    if power != 0.5:
-        found = torch.full((1 if power else 0,), 1.0).to(eigenvalues)
-        return found, torch.zeros_like(found)
-    low, high = (0.5 * math.log(float(x)) for x in (eigenvalues.min(), eigenvalues.max()))
-    points = torch.arange(math.ceil((high - low + 2 * tail) / step) + 1).to(eigenvalues) * step + low - tail
-    return 2 / math.pi * step * points.exp(), (2 * points).exp()
+def _resolvents(power: float, low: float, high: float, like: Tensor, tolerance: float = 1e-9) -> tuple[Tensor, Tensor]:
+    """c and t², (q,), such that Σ c (λ + t²)⁻¹ is λ^{-γ} for eigenvalues in these bounds; none for γ = 0."""
+    if power == 0.5:
+        coefficients, shifts = inverse_root(low, high, tolerance)
+        return coefficients.to(like), shifts.to(like)
+    found = like.new_ones(1 if power else 0)
+    return found, torch.zeros_like(found)
 
 
 def _without(rows: _Rows, some: slice, nodes: tuple[Tensor, Tensor], power: float, delta: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,9 +227,10 @@ def _second_order_variance(rows: _Rows, power: float) -> Tensor:
     """
     m = min(len(rows.h), PAIR_ROWS)
     kernel = rows.sample.kernel[:m, :m]
-    coefficients, shifts = _resolvents(power, rows.eigenvalues, step=1.0, tail=8.0)
-    weight = 1 / (rows.eigenvalues + shifts.unsqueeze(1))  # (q, r), the diagonals of D
-    flat = coefficients @ weight if power else torch.ones_like(rows.eigenvalues)  # of B^{-γ}
+    eigenvalues = rows.eigenvalues
+    coefficients, shifts = _resolvents(power, float(eigenvalues[-1]), float(eigenvalues[0]), eigenvalues, _PAIR_TOLERANCE)
+    weight = 1 / (eigenvalues + shifts.unsqueeze(1))  # (q, r), the diagonals of D
+    flat = coefficients @ weight if power else torch.ones_like(eigenvalues)  # of B^{-γ}
     left = weight.square() * shifts.unsqueeze(1)  # of D - D B D
     rest = coefficients @ left if power else flat  # of B^{-γ} - Σ c D B D
     numerator = float((rows.inner.diagonal() * flat).sum())
