@@ -514,6 +514,8 @@ class TestErrors:
         weights[3] = wrong
         with pytest.raises(DataError, match="weights must be finite and not negative"):
             Gram().update(self.x, weights=weights)
+        with pytest.raises(DataError, match=r"weights must have shape \(10,\), one for each row, got \(9,\)"):
+            Gram().update(self.x, weights=weights[:9])
 
     @pytest.mark.parametrize("sign", [1, -1])
     def test_how_large_numbers_may_be(self, sign):
