@@ -216,6 +216,12 @@ class TestSpectrum:
             part = feature_spectrum(data()[0], leading=K)
         assert part.residual > 1e-8
 
+    def test_the_warning_points_to_who_asked(self, monkeypatch):
+        monkeypatch.setattr(_eigen, "MOST_STEPS", 2)
+        with pytest.warns(ConvergenceWarning) as caught:
+            feature_spectrum(data()[0], leading=K)
+        assert [w.filename for w in caught] == [__file__]
+
 
 class TestMeasure:
     @pytest.fixture
