@@ -76,6 +76,7 @@ class TestTrouble:
         for result in trouble:
             assert result["uneven"].startswith("DataError: data: process 0 of 2 ran out after 4 batches")
             assert "DistributedSampler" in result["uneven"]
+            assert result["uneven, later"].startswith("DataError: data: process 0 of 2 ran out after 9 batches")
             assert result["one without"].startswith("DataError: data: process 0 of 2 ran out after 0 batches")
 
     def test_an_error_on_one_is_an_error_on_all(self, trouble):
