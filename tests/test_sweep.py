@@ -232,7 +232,9 @@ class TestSweep:
 
     def test_more_points_and_seeds_are_added(self, tmp_path, log, without_ray):
         out = tmp_path / "out"
-        sweep(out, rates=("0.003",), seeds=1)
+        lines = str(sweep(out, rates=("0.003",), seeds=1)).splitlines()
+        assert lines[1] == "everywhere optimizer.rate=0.003"
+        assert lines[3].split()[:2] == ["condition", "seeds"]
         first = numbers(out)
         with pytest.raises(DataError, match="holds runs already: go on with them by --resume, or choose another --out"):
             sweep(out, rates=("0.003",))

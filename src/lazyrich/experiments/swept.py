@@ -75,7 +75,7 @@ def table_text(
     table.insert(1, "─" * max(map(len, table)))
     text = [
         f"{experiment.name} ({preset}), {len(planned)} runs: {experiment.question}",
-        *([f"at {', '.join(same)}"] if same else []),
+        *([f"everywhere {same}"] if same else []),
         "",
         *table,
     ]
