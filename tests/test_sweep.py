@@ -397,7 +397,7 @@ class TestOnRay:
         assert capfd.readouterr() == ("", "")
         assert all_gone(log)
         assert len(whole(out)) == 12
-        assert [name.split(",")[0] for name in swept.failed] == ["optimizer.rate=1e+30"] * 2
+        assert list(swept.failed) == [f"optimizer.rate=1e+30, full, seed {seed}" for seed in (0, 1)]
         assert list(swept.lost.values()) == [1]
         (lost,) = swept.lost
         assert f"taken up again:\n  {lost}\n" in str(swept)
@@ -424,9 +424,8 @@ class TestOnRay:
                 program.send_signal(stop)
                 errors = program.communicate(timeout=120)[1]
             assert program.returncode == status, errors
-            # kill -9 leaves none the time to end the others: what Ray had not quite started waits a minute for its server
-            assert all_gone(log, 90 if stop == signal.SIGKILL else 30), processes_of(log)
             if stop == signal.SIGINT:
+                assert all_gone(log), processes_of(log)
                 assert errors == (
                     f"lazyrich: stopped: {len(whole(out))} of 12 runs are whole; the same command with --resume goes on with the "
                     "rest\n"
@@ -434,8 +433,8 @@ class TestOnRay:
             assert all(path.stat().st_mtime_ns == before for path, before in when.items())
             when = {path: path.stat().st_mtime_ns for path in whole(out)}
         monkeypatch.setitem(EXPERIMENTS, "small", LOGGED)
-        assert main(["sweep", "small", *grid]) == 0
-        assert all_gone(log), processes_of(log)
+        assert main(["sweep", "small", *grid]) == 0  # while what was killed may still be ending
+        assert all_gone(log, 90), processes_of(log)  # what Ray was just starting then waits a minute for its server
         assert all(path.stat().st_mtime_ns == before for path, before in when.items())
         assert len(whole(out)) == 12
         assert "Table and numbers:" in capsys.readouterr().out

@@ -90,6 +90,7 @@ def sweep_experiment(
                         f"{whole} of {len(planned)} runs are whole; the same command with --resume goes on with the rest"
                     ) from stop
         read = _read(planned, outcome)
+        outcome.failed = {name: outcome.failed[name] for name in planned if name in outcome.failed}
         table = table_text(experiment, preset, planned, read, outcome)
         write_text(out / "table.txt", table + "\n")
         write_text(out / "results.csv", tidy(planned, read))
