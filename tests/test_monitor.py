@@ -157,9 +157,7 @@ class TestWhatIsMeasured:
         batches = [(x[k : k + 16], y[k : k + 16]) for k in range(0, 64, 16)]
         found = [monitor.step(batch=batch) for batch in batches]
         assert [e is not None for e in found] == [False, True, False, True]
-        seen = lazyrich.measure(
-            network(), batches[1:], num_samples=40
-        )  # in batches: convolutions of another size round otherwise
+        seen = lazyrich.measure(network(), batches[1:], num_samples=40)  # a convolution of another size may round otherwise
         assert found[3].values["low_rank"] == pytest.approx(seen.low_rank, abs=1e-12)
 
     def test_transformers_batches(self):
