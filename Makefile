@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 MEASURED := gram low_rank spectrum neural_collapse kernel_alignment effective_rank spectral_exponent parameter_norm tangent_kernel \
-	references capture random_networks layers measure targets determinism processes
+	references capture random_networks layers measure targets determinism processes metrics large_p inputs row_sample sketched
 
 .PHONY: demo test lint docs benchmark coverage clean
 
@@ -36,9 +36,11 @@ benchmark: .venv/ready  ## the tables of the documentation, about an hour
 	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/processes.py
 
-coverage: .venv/ready  ## lines and branches of what measures, by its own tests
+coverage: .venv/ready  ## lines and branches of what measures, by its own tests, in all their processes; each file 95 % or more
+	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q $(MEASURED:%=tests/test_%.py)
-	$(BIN)/coverage report --fail-under=95
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --precision=1 | awk '{ print } /^src/ && $$NF + 0 < 95 { low = 1 } END { exit low }'
 
 .venv/ready: requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv

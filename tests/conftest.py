@@ -1,12 +1,16 @@
-"""Hypothesis draws the same examples in every run; ``pytest --hypothesis-profile=explore`` draws new ones."""
+"""Hypothesis draws the same examples in every run; ``pytest --hypothesis-profile=explore`` draws new ones.
+
+mutmut runs the tests more than once in one process, where every run has other instances of the classes that hold them. That
+is what one of hypothesis's health checks forbids, for the sake of its database, which is not used here.
+"""
 
 import os
 import shutil
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 settings.register_profile("explore", deadline=None)
 settings.load_profile("repeatable")
 

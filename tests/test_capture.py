@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lazyrich import DataError, DegenerateError, HeadError, NonFiniteError, measure
+from lazyrich.capture import Captured, Tap, _picked, head_parameters
 from lazyrich.functional import low_rank_measure
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
@@ -577,3 +578,69 @@ class TestBadInput:
 
         with pytest.raises(HeadError, match="neither one of them nor their mean"):
             measure(seeded(Odd), inputs(20, 5, 6))
+
+
+class TestParts:
+    def test_rows_of_samples_that_fill_up_a_batch_go_where_places_are_left_out_too(self):
+        """Three samples of two places, the second place of the second one masked: rows 0, 1, 2, 4, 5."""
+        index = torch.tensor([0, 1, 2, 4, 5])
+        columns = index.unsqueeze(1).float()
+        captured = Captured(columns, 10 * columns, 1, index, samples=3, given=3, places=2, row_index=index)
+        kept = captured.counted(2)
+        assert kept.features[:, 0].tolist() == [0, 1, 2]
+        assert kept.outputs is not None
+        assert kept.outputs[:, 0].tolist() == [0, 10, 20]
+        assert kept.targets is not None
+        assert kept.targets.tolist() == [0, 1, 2]
+        assert (kept.samples, kept.given) == (2, 3)
+        assert captured.counted(3) is captured
+        assert captured.counted(None) is captured
+
+    @pytest.mark.parametrize(
+        ("matching", "mask", "expected"),
+        [
+            ([[1, 0, 1], [1, 1, 1]], None, [2, 2]),  # a place that fits all samples, the last of them
+            ([[1, 0, 1], [0, 1, 0]], [[1, 1, 1], [1, 1, 0]], [2, 1]),  # the last token that counts
+            ([[1, 0, 1], [0, 1, 0]], [[1, 1, 0], [1, 1, 1]], [0, 1]),  # which here is not what was picked
+            ([[1, 0, 1], [0, 1, 0]], None, [0, 1]),  # the first
+            ([[1, 0, 1], [0, 1, 0]], [[1, 1], [1, 0]], [0, 1]),  # a mask of something else
+        ],
+    )
+    def test_which_place_was_picked(self, matching, mask, expected):
+        mask = None if mask is None else torch.tensor(mask)
+        assert _picked(torch.tensor(matching).bool(), mask).tolist() == expected
+
+    def test_parameters_of_what_is_no_linear_map(self):
+        assert head_parameters(nn.Tanh()) == (None, None)
+        bare = nn.Linear(3, 2)
+        del bare.weight
+        assert head_parameters(bare) == (None, None)
+        weight, bias = head_parameters(nn.Linear(3, 2, bias=False))
+        assert weight is not None
+        assert (weight.shape, bias) == ((2, 3), None)
+
+    def test_no_head_before_the_first_batch(self):
+        with pytest.raises(HeadError, match="no batch has run yet"):
+            _ = Tap(nn.Linear(3, 2)).found
+
+    def test_samples_that_come_one_by_one_without_a_dimension_of_their_own(self):
+        model = seeded(lambda: nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 2)))
+        x = inputs(40, 6)
+        check(model, list(x), model[:2](x), model(x))
+
+    def test_a_head_that_is_not_a_map_of_the_last_dimension(self):
+        model = seeded(lambda: nn.Sequential(nn.Linear(6, 8), nn.Unflatten(1, (4, 2)), nn.Flatten(), nn.Linear(8, 3)))
+        with pytest.raises(HeadError, match=r"the head maps \(20, 4, 2\) to \(20, 8\): it is not a linear map"):
+            measure(model, inputs(20, 6), head="2")
+
+    def test_layers_that_are_used_but_not_called(self):
+        class Functional(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(6, 3)
+
+            def forward(self, x):
+                return nn.functional.linear(x, self.fc.weight, self.fc.bias)
+
+        with pytest.raises(HeadError, match="none of the linear layers of Functional was called.*head='fc'"):
+            measure(seeded(Functional), inputs(20, 6))

@@ -20,6 +20,17 @@ def features(n=150, p=20, offset=0.0, dtype=torch.float64):
     return (x + offset).to(dtype)
 
 
+def test_a_solver_that_does_not_converge_is_tried_another_way(monkeypatch):
+    """Eigenvalues alone and eigenvectors too are what LAPACK may fail at."""
+
+    def fails(matrix):
+        raise torch.linalg.LinAlgError("did not converge")
+
+    x, expected = features(), reference.ranks(features().numpy())["effective_rank"]
+    monkeypatch.setattr(torch.linalg, "eigvalsh", fails)
+    assert effective_rank(x) == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.fixture(scope="module")
 def x():
     return torch.randn(1000, 1024, generator=torch.Generator().manual_seed(0))
@@ -61,6 +72,11 @@ class TestEvery:
         for rows, weights in zip(x.split(11), torch.tensor([1.0, 2.0, 3.0] * 50).split(11), strict=True):
             gram.update(rows, weights=weights)
         assert RANKS[name](gram) == pytest.approx(reference.ranks(repeated.numpy())[name], rel=1e-7)
+
+    def test_whole_weights_are_repetitions(self, name):
+        x, times = features(), torch.tensor([1, 2, 3] * 50)
+        expected = reference.ranks(x.repeat_interleave(times, 0).numpy())[name]
+        assert RANKS[name](x, weights=times.double()) == pytest.approx(expected, rel=1e-7)
 
     def test_arguments_are_left_alone(self, name):
         x = features(offset=5)

@@ -1,12 +1,17 @@
+import copy
 import io
 import math
+import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_row_sample import splitmix
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -129,6 +134,32 @@ class TestStreaming:
         resumed.update(x[cut:], f[cut:], t[cut:])
         assert_same(readings(resumed), whole, rtol=0)
 
+    def test_what_was_asked_for_is_saved_too(self):
+        """Numbers of rows, how many are kept, how many outputs there are: also where nothing was seen yet."""
+        x, f, t = data()
+        options = {"retain": 9, "first_row": 3, "row_step": 2, "num_outputs": 70}
+        for cut in (0, 1100):
+            gram, resumed = Gram(**options), Gram()
+            gram.update(x[:cut], f[:cut], t[:cut])
+            resumed.load_state_dict(gram.state_dict())
+            assert (resumed.retain, resumed.num_outputs, resumed.count) == (9, 70, cut)
+            for each in (gram, resumed):
+                each.update(x[cut:], f[cut:], t[cut:])
+            assert_same(readings(resumed), readings(gram), rtol=0)
+            rows, weights = resumed.retained()
+            expected = [(n - 3) // 2 for n in sorted(range(3, 3 + 2 * N, 2), key=splitmix)[:9]]
+            assert_close(rows["features"] + gram.mean("features"), x[expected])
+            assert_close(weights, torch.full((9,), 1 / N, dtype=torch.float64))
+
+    def test_a_state_goes_on_being_written_into(self, whole):
+        """The tensors are the state: whoever goes on over them has seen what was written into them."""
+        x, f, t = data()
+        gram = filled(x[:1500], f[:1500], t[:1500], [1500])
+        again = Gram.from_tensors(gram.tensors())
+        again.update(x[1500:], f[1500:], t[1500:])
+        assert again.count == N
+        assert_same(readings(Gram.from_tensors(gram.tensors())), whole, rtol=0)
+
     def test_saving_shares_no_memory(self):
         x, f, t = data()
         gram = filled(x[:1500], f[:1500], t[:1500], [1500])
@@ -157,6 +188,125 @@ class TestStreaming:
             expected = whole.block("features", name, centered=True)
             assert_close(merged.block("features", name, centered=True), expected, rtol=1e-9, atol=1e-10)
         assert len(merged.retained()[1]) == min(n, retain)
+
+    def test_merge_with_rows_of_no_weight(self, whole):
+        """What has seen rows, but none that counts."""
+        x, f, t = data()
+        nothing = filled(x[:9], f[:9], t[:9], [9], torch.zeros(9))
+        assert_same(readings(filled(*data(), [N]).merge(nothing)), whole, rtol=0)
+        assert_same(readings(filled(x[:9], f[:9], t[:9], [9], torch.zeros(9)).merge(filled(*data(), [N]))), whole, rtol=0)
+
+
+class Together:
+    """Stands for the processes that measure together: threads, which wait for one another."""
+
+    together = True
+
+    def __init__(self, count):
+        self.barrier, self.given, self.ranks = threading.Barrier(count, timeout=60), [None] * count, threading.local()
+
+    def exchanged(self, value):
+        self.given[self.ranks.mine] = copy.deepcopy(value)
+        self.barrier.wait()
+        given = list(self.given)
+        self.barrier.wait()
+        return given
+
+    def gather(self, value):
+        return self.exchanged(value)
+
+    def add(self, x):
+        x.copy_(sum(self.exchanged(x)))
+
+    def reduce(self, grams):
+        """Each Gram, reduced, or the error that this ended with."""
+
+        def one(rank):
+            self.ranks.mine = rank
+            try:
+                grams[rank].reduce(self)
+            except DataError as error:
+                return error
+            return grams[rank]
+
+        with ThreadPoolExecutor(len(grams)) as pool:
+            return list(pool.map(one, range(len(grams))))
+
+
+class TestReduce:
+    """What several processes have seen, brought together on each; `test_processes.py` does it with real ones."""
+
+    @staticmethod
+    def parts(count, weights=None, dtype=torch.float64, **options):
+        x, f, t = data(dtype=dtype)
+        w = torch.ones(N) if weights is None else weights
+        share = [slice(rank, None, count) for rank in range(count)]
+        grams = [Gram(first_row=rank, row_step=count, **options) for rank in range(count)]
+        for gram, rows in zip(grams, share, strict=True):
+            gram.update(x[rows], f[rows], t[rows], None if weights is None else w[rows])
+        return grams
+
+    @pytest.mark.parametrize("count", [2, 3])
+    def test_is_the_whole_one_error_bars_too(self, whole, count):
+        """The same rows are kept as one process keeps: the numbers of the rows say which."""
+        for gram in Together(count).reduce(self.parts(count)):
+            assert_same(readings(gram), whole, rtol=1e-11)
+            assert gram.count == N
+            assert gram.uniform
+
+    def test_weights(self):
+        w = torch.rand(N, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+        expected = readings(filled(*data(), [N], w, retain=N))
+        for gram in Together(2).reduce(self.parts(2, w, retain=N)):
+            assert_same(readings(gram), expected, rtol=1e-11)
+            assert not gram.uniform
+
+    def test_one_that_saw_nothing(self, whole):
+        (gram,) = self.parts(1)
+        for reduced in Together(3).reduce([Gram(), gram, Gram()]):
+            assert_same(readings(reduced), whole, rtol=1e-11)
+            assert reduced.eps("features") == gram.eps("features")
+
+    def test_single_precision_where_one_saw_nothing(self):
+        (gram,) = self.parts(1, dtype=torch.float32)
+        first, second = Together(2).reduce([Gram(), gram])
+        assert first.product_eps == second.product_eps == torch.finfo(torch.float32).eps
+        assert torch.equal(first.block("features", "features"), second.block("features", "features"))
+
+    def test_the_coarsest_precision_counts(self):
+        x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+        grams = [Gram(), Gram()]
+        grams[0].update(x[:20].bfloat16())
+        grams[1].update(x[20:])
+        for gram in Together(2).reduce(grams):
+            assert gram.eps("features") == torch.finfo(torch.bfloat16).eps
+
+    def test_nobody_saw_anything(self):
+        for gram in Together(2).reduce([Gram(), Gram()]):
+            assert gram.count == 0
+
+    def test_readings_from_before_are_forgotten(self, whole):
+        grams = self.parts(2)
+        before = grams[0].block("features", "outputs").clone()
+        grams = Together(2).reduce(grams)
+        assert not torch.equal(grams[0].block("features", "outputs"), before)
+        assert_same(readings(grams[0]), whole, rtol=1e-11)
+
+    def test_and_saved(self, whole):
+        """The counts in the state are those of all."""
+        again = Gram()
+        again.load_state_dict(Together(2).reduce(self.parts(2))[1].state_dict())
+        assert_same(readings(again), whole, rtol=1e-11)
+
+    def test_what_does_not_fit_ends_all(self):
+        x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+        for other, match in ((x[:, :2], r"widths .*'features': 3.* and .*'features': 2"), (x.double(), "dtype of the features")):
+            grams = [Gram(), Gram()]
+            grams[0].update(x)
+            grams[1].update(other)
+            for error in Together(2).reduce(grams):
+                assert isinstance(error, DataError)
+                assert re.search(match, str(error))
 
 
 class TestWeights:
@@ -188,6 +338,15 @@ class TestWeights:
         b = readings(filled(x[kept], f[kept], t[kept], [int(kept.sum())], w[kept] * 1e-30))
         assert_same(a | {"numbers": a["numbers"][:3]}, b | {"numbers": b["numbers"][:3]}, rtol=1e-10)
         assert filled(x, f, t, [N], w).count == int(kept.sum())
+
+    def test_weights_of_very_unlike_size_in_single_precision(self):
+        x = torch.randn(200, 5, generator=torch.Generator().manual_seed(1)) + 3
+        w = torch.rand(200, generator=torch.Generator().manual_seed(9), dtype=torch.float64) * 1e10
+        w[::2] *= 1e-40
+        gram = Gram()
+        gram.update(x, weights=w)
+        expected = torch.cov(x.T.double(), correction=0, aweights=w)
+        assert_close(gram.block("features", "features", centered=True), expected, rtol=0, atol=1e-5)
 
     def test_weighted_merge_equals_weighted_whole(self):
         x, f, t = data()
@@ -243,6 +402,28 @@ class TestPrecision:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert low_rank_measure(x, f) == plain
 
+    def test_the_coarsest_precision_seen_counts(self):
+        x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+        for first, second in ((x, x.bfloat16()), (x.bfloat16(), x)):
+            one, other = Gram(), Gram()
+            for gram in (one, other):
+                gram.update(first[:20], first[:20].double(), torch.ones(20, 2, dtype=torch.long))
+            one.update(second[20:], second[20:], torch.ones(20, 2, dtype=torch.long))
+            assert one.eps("features") == 2**-7
+            assert one.eps("outputs") == torch.finfo(second.dtype).eps
+            assert one.eps("targets") == 2**-52  # whole numbers
+            assert other.merge(one).eps("features") == 2**-7
+            assert one.product_eps == 2**-52  # for the outputs came in double
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_how_much_rounding_the_products_may_hold(self, dtype):
+        """The first block, from which the pilot comes, lies at 0, all others at 6 ± 1: 2 · 36 + 2 about it, 2 about the mean."""
+        signs = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]], dtype=dtype).repeat(2**18, 1)
+        x = torch.cat([torch.zeros(1024, 2, dtype=dtype), 6 + signs])
+        gram = Gram(retain=0)
+        gram.update(x)
+        assert gram.feature_rounding == pytest.approx(torch.finfo(dtype).eps * 32 * 37, rel=0.05)
+
     def test_gradients_are_not_kept(self):
         x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
         value = low_rank_measure(x, x * 2)
@@ -283,6 +464,14 @@ class TestRetained:
         assert torch.equal(rows["outputs"], 2 * features)
         assert torch.equal(rows["targets"], 3 * features)
 
+    def test_as_many_as_there_are(self):
+        x = torch.arange(5, dtype=torch.float64).unsqueeze(1)
+        gram = Gram(retain=64)
+        gram.update(x, weights=torch.tensor([1.0, 2, 3, 4, 0]))
+        rows, weights = gram.retained(unit=0.5)
+        found = dict(zip((2 * rows["features"][:, 0] + 2).round(decimals=9).tolist(), weights.tolist(), strict=True))
+        assert found == pytest.approx({0.0: 0.1, 1.0: 0.2, 2.0: 0.3, 3.0: 0.4})
+
 
 class TestErrors:
     x = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
@@ -310,6 +499,32 @@ class TestErrors:
         gram.update(self.x, self.x)
         assert gram.count == 20
 
+    @pytest.mark.parametrize("block", [0, 1, 2])
+    @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+    def test_what_is_not_finite(self, block, wrong):
+        blocks = [self.x.clone() for _ in range(3)]
+        blocks[block][7, 2] = wrong
+        name = ("features", "outputs", "targets")[block]
+        with pytest.raises(NonFiniteError, match=rf"{name} hold NaN or infinity in batch 0 \(row 7 of 10"):
+            Gram().update(*blocks)
+
+    @pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf, -math.inf])
+    def test_one_bad_weight(self, wrong):
+        weights = torch.ones(10)
+        weights[3] = wrong
+        with pytest.raises(DataError, match="weights must be finite and not negative"):
+            Gram().update(self.x, weights=weights)
+
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_how_large_numbers_may_be(self, sign):
+        """All of one sign, a little over and under the limit: fourth powers of it are the largest that sums hold."""
+        x = sign * (1 + self.x.double().abs() / 10)
+        with pytest.raises(DataError, match=r"features reach \d\.\de\+60, and powers of that overflow"):
+            Gram().update(x * 1e60)
+        gram = Gram()
+        gram.update(x * 5e59)
+        assert_close(gram.block("features", "features", centered=True) / 25e118, torch.cov(x.T, correction=0))
+
     @pytest.mark.parametrize("scale", [1e100, 1e-100])
     def test_scales_beyond_float64_are_refused(self, scale):
         """Not measured as 1.0, which is what an overflow would make of them."""
@@ -327,6 +542,9 @@ class TestErrors:
     def test_a_state_of_something_else(self):
         with pytest.raises(DataError, match="not the state of a Gram: .*header"):
             Gram().load_state_dict({"weight": self.x})
+        state = filled(*data(50), [50]).state_dict()
+        with pytest.raises(DataError, match="not the state of a Gram: the header has 16 entries"):
+            Gram().load_state_dict(state | {"header": state["header"][:-1]})
 
     def test_reading_an_empty_gram(self):
         with pytest.raises(DataError, match="no samples"):
@@ -339,6 +557,7 @@ class TestErrors:
     def test_a_block_that_was_not_given(self):
         gram = Gram()
         gram.update(self.x)
+        assert (gram.num_outputs, gram.widths) == (0, {"features": 3})
         with pytest.raises(DataError, match=r"holds the blocks \['features'\], not 'outputs'"):
             gram.block("features", "outputs")
 

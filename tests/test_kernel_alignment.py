@@ -45,6 +45,22 @@ def test_is_one_minus_the_output_reference():
     assert kernel_alignment(A, B).item() == pytest.approx(1 - low_rank_measure(A, B, reference="outputs").item(), abs=1e-9)
 
 
+def test_rounding_takes_no_value_above_one():
+    """The same kernel up to scale: unclamped, a third of these come out a little above."""
+    draws = [torch.randn(20, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in range(30)]
+    values = torch.stack([kernel_alignment(x, 3 * x) for x in draws])
+    assert values.max() <= 1
+    assert values.min() > 1 - 1e-14
+
+
+def test_weights_of_targets():
+    repeats = torch.tensor([1, 3] * 100)
+    expected = reference.cka(A.repeat_interleave(repeats, 0).numpy(), B.repeat_interleave(repeats, 0).numpy())
+    assert target_alignment(A, B, weights=repeats.double()).item() == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(DataError, match="needs targets"):
+        target_alignment(A)
+
+
 def test_targets():
     labels = torch.arange(200) % 4
     one_hot = torch.nn.functional.one_hot(labels).double()

@@ -87,6 +87,19 @@ class TestLeadingPart:
         np.testing.assert_allclose(found.values, values[::-1], rtol=1e-9)
         np.testing.assert_allclose(np.abs((found.vectors.numpy() * vectors[:, ::-1]).sum(0)), 1, atol=1e-6)
 
+    def test_the_whole_says_so(self):
+        matrix, _ = reflected(SPECTRA["power law"])
+        found = _eigen.whole(matrix)
+        np.testing.assert_allclose(found.values, SPECTRA["power law"], rtol=1e-9)
+        assert found.whole is True
+        assert found.converged is True
+        assert found.residual is None
+
+    def test_one_eigenvalue_of_a_gram(self):
+        x, _, _ = data()
+        found = feature_spectrum(x, leading=1)
+        assert found.eigenvalues.tolist() == pytest.approx([float(torch.linalg.matrix_norm(x, 2)) ** 2 / len(x)], rel=1e-9)
+
     def test_nothing_at_all(self):
         found = leading_part(torch.zeros(P, P, dtype=torch.float64), K)
         assert found.values.tolist() == [0.0] * K

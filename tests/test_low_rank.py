@@ -1,4 +1,6 @@
+import json
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from torch.testing import assert_close
 from lazyrich import DataError, DegenerateError, Gram, NonFiniteError, RankWarning
 from lazyrich.functional import _jackknife, low_rank_estimate, low_rank_measure
 from lazyrich.functional._span import span_of
+from lazyrich.functional.low_rank import LowRankEstimate, _held, _measure, isotropic_reference
 
 one = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 
@@ -88,6 +91,18 @@ class TestClosedForms:
         assert estimate.rank == 5
         assert estimate.isotropic == pytest.approx(1 - math.sqrt(4 / 16), abs=1e-12)
         assert estimate.value == pytest.approx(1 - math.sqrt(4 / 16), abs=1e-12)
+
+    def test_unrelated_outputs_give_one(self):
+        x = orthonormal(200, 8, centred=True)
+        assert low_rank_measure(x[:, :5], x[:, 5:]).item() == pytest.approx(1, abs=1e-12)
+
+    def test_isotropic_reference_counts_directions_by_default(self):
+        x = orthonormal(200, 16, centred=True)
+        gram = Gram()
+        gram.update(x, x[:, :2] * torch.tensor([3.0, 1.0], dtype=torch.float64))
+        span = span_of(gram, "outputs")
+        assert isotropic_reference(span, 16) == pytest.approx(1 - math.sqrt(2 / 16), abs=1e-12)
+        assert isotropic_reference(span, 16, 0.0) == pytest.approx(1 - 10 / (4 * math.sqrt(82)), abs=1e-12)
 
     @pytest.mark.parametrize("tail", [0.0, 0.3, 1.0, 5.0])
     def test_two_block_spectrum(self, tail):
@@ -207,6 +222,63 @@ class TestRank:
         estimate = low_rank_estimate(x, logits)
         assert estimate.rank == 9
 
+    @pytest.mark.parametrize(
+        ("dtype", "cut"),
+        [
+            (torch.float64, 1e-7),  # of products: the root of their own rounding
+            (torch.float32, 50 * 2.0**-23 / math.sqrt(2)),  # of the two outputs' root mean square
+            (torch.float16, 4 * 2.0**-10 / math.sqrt(2)),
+            (torch.bfloat16, 4 * 2.0**-7 / math.sqrt(2)),
+        ],
+    )
+    def test_where_the_default_cut_lies(self, dtype, cut):
+        """Of two outputs the second is a little stronger than the cut, or a little weaker."""
+        signs = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]], dtype=torch.float64).repeat(3, 1)
+        for strength, rank in ((1.15 * cut, 2), (0.85 * cut, 1)):
+            gram = Gram()
+            gram.update(signs.to(dtype), (signs * torch.tensor([1, strength], dtype=torch.float64)).to(dtype))
+            assert span_of(gram, "outputs").rank == rank
+
+    def test_the_cut_follows_the_root_mean_square_of_all_outputs(self):
+        """Strengths 1, 1/4 and next to nothing: a root mean square of sqrt((1 + 1/16)/3)."""
+        signs = torch.tensor([[a, b, c] for a in (1.0, -1) for b in (1.0, -1) for c in (1.0, -1)])
+        cut = 50 * 2.0**-23 * math.sqrt((1 + 1 / 16) / 3)
+        for strength, rank in ((1.05 * cut, 3), (0.95 * cut, 2)):
+            gram = Gram()
+            gram.update(signs, signs * torch.tensor([1, 0.25, strength]))
+            assert span_of(gram, "outputs").rank == rank
+
+    @pytest.mark.parametrize("rtol", [0.0, 1e-9, 0.1])
+    def test_where_a_given_cut_lies(self, rtol):
+        """Relative to the largest, and never under what float64 products can tell from rounding."""
+        signs = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]], dtype=torch.float64)
+        cut = max(rtol, 1e-7)
+        for strength, rank in ((1.15 * cut, 2), (0.85 * cut, 1)):
+            gram = Gram()
+            gram.update(signs, 5 * signs * torch.tensor([1, strength], dtype=torch.float64))
+            assert span_of(gram, "outputs", rtol).rank == rank
+
+    def test_compressed_outputs_are_judged_by_the_number_that_they_stand_for(self):
+        """The root mean square of 200 outputs is a tenth of that of the two that they were brought to."""
+        signs = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]], dtype=torch.float64)
+        outputs = (signs * torch.tensor([1, 1e-6], dtype=torch.float64)).float()
+        for count, rank in ((None, 1), (200, 2)):
+            gram = Gram(num_outputs=count)
+            gram.update(signs.float(), outputs)
+            assert span_of(gram, "outputs").rank == rank
+
+    @pytest.mark.parametrize(("p", "weak", "warns"), [(100, 5e-4, True), (100, 0.05, True), (324, 5e-4, False)])
+    def test_a_band_may_disagree_by_two_hundredths(self, p, weak, warns):
+        """1 - sqrt(4/p) against 1 - sqrt(3/p): 0.027 and 0.015; at every cut, or at the highest alone."""
+        x = orthonormal(400, p, centred=True)
+        outputs = x[:, :4] * torch.tensor([1, 1, 1, weak], dtype=torch.float64)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            estimate = low_rank_estimate(x, outputs)
+        assert [w.category for w in caught] == [RankWarning] * warns
+        assert all(w.filename == __file__ for w in caught)  # it points to who asked
+        assert (estimate.warning is not None) == warns
+
     def test_weak_outputs_are_kept_and_the_band_warns(self):
         x = orthonormal(400, 20, centred=True)
         outputs = x[:, :4] * torch.tensor([1.0, 1.0, 5e-3, 5e-4], dtype=torch.float64)
@@ -216,6 +288,8 @@ class TestRank:
         expected = {1e-3: 1 - math.sqrt(3 / 20), 1e-2: 1 - math.sqrt(2 / 20), 1e-1: 1 - math.sqrt(2 / 20)}
         assert estimate.band == pytest.approx(expected, abs=1e-12)
         assert estimate.warning is not None
+        assert "D_LR = 0.553 hangs" in estimate.warning
+        assert "little: 0.613 at rtol 0.001, 0.684 at rtol 0.01, 0.684 at rtol 0.1. Report" in estimate.warning
 
     def test_a_band_that_agrees_is_silent(self):
         x = orthonormal(400, 20, centred=True)
@@ -375,6 +449,43 @@ class TestCorrection:
         assert estimate.stderr is None
 
 
+class TestResult:
+    signs = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64)
+
+    def test_reads_as_text(self):
+        """Isotropic features: 1 - sqrt(2/3), and four samples have no error bar."""
+        assert str(low_rank_estimate(self.signs, self.signs[:, :2])) == "D_LR 0.1835, rank 2, isotropic 0.184, n = 4"
+        estimate = LowRankEstimate(0.5, 0.25, 0.125, (0.0, 0.5), 3, {}, 0.75, (1.0,), 12_000, None)
+        assert str(estimate) == "D_LR 0.5000 (corrected 0.2500 ± 0.1250), rank 3, isotropic 0.750, n = 12,000"
+
+    def test_plain_values(self):
+        value = 1 - math.sqrt(2 / 3)
+        found = low_rank_estimate(self.signs, self.signs[:, :2]).to_dict()
+        assert list(found["band"]) == ["0.001", "0.01", "0.1"]
+        found = json.loads(json.dumps(found))
+        assert found["value"] == pytest.approx(value, abs=1e-12)
+        assert found["band"] == pytest.approx({"0.001": value, "0.01": value, "0.1": value}, abs=1e-12)
+        assert found["singular_values"] == pytest.approx([1, 1])
+        assert (found["rank"], found["num_samples"], found["stderr"], found["interval"]) == (2, 4, None, None)
+
+    def test_a_value_outside_is_a_fault_and_no_result(self):
+        gram = Gram()
+        gram.update(self.signs, self.signs)
+        held, span = _held(gram), span_of(gram, "outputs")
+        assert float(_measure(held, span, 1.0)) == pytest.approx(0, abs=1e-12)
+        with pytest.raises(ArithmeticError, match=r"D_LR = -1\.0\d* lies outside"):
+            _measure(replace(held, norm=held.norm / 2), span, 1.0)
+
+    def test_a_sample_that_alone_carries_a_direction_leaves_no_error_bar(self):
+        """Without it the second output is constant, so that there is nothing to leave out."""
+        x = orthonormal(40, 6, centred=True)
+        alone = torch.zeros(40, 1, dtype=torch.float64)
+        alone[7] = 1.0
+        estimate = low_rank_estimate(x, torch.cat([x[:, :1], alone], dim=1))
+        assert estimate.rank == 2
+        assert (estimate.corrected, estimate.stderr, estimate.interval) == (None, None, None)
+
+
 class TestErrors:
     x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
 
@@ -412,7 +523,8 @@ class TestErrors:
             ({"weights": torch.ones(3)}, DataError, r"weights must have shape \(20,\)"),
             ({"weights": -torch.ones(20)}, DataError, "not negative"),
             ({"weights": torch.zeros(20)}, DataError, "at least 2 samples"),
-            ({"rtol": 2.0}, ValueError, "rtol .* got 2.0"),
+            ({"rtol": 1.0}, ValueError, "rtol .* got 1.0"),
+            ({"rtol": -0.5}, ValueError, "rtol .* got -0.5"),
             ({"ridge": True}, ValueError, "ridge=True needs rtol"),
             ({"reference": "identity"}, ValueError, "one of projection, balanced, outputs, got 'identity'"),
         ],
@@ -420,6 +532,21 @@ class TestErrors:
     def test_bad_arguments(self, arguments, error, match):
         with pytest.raises(error, match=match):
             low_rank_measure(self.x, self.x, **arguments)
+
+    def test_dead_features_and_no_outputs(self):
+        with pytest.raises(DegenerateError, match=r"features are constant over the samples \(dead\)"):
+            low_rank_measure(torch.zeros(20, 4), self.x)
+        with pytest.raises(DataError, match="this measure needs outputs"):
+            low_rank_estimate(self.x)
+
+    def test_scales_whose_powers_vanish(self):
+        """Fourth powers of 10⁻⁶¹ are little more than nothing; a column as small as that does no harm beside others."""
+        x, expected = self.x.double(), low_rank_measure(self.x.double(), self.x[:, :2].double()).item()
+        assert low_rank_measure(x * 1e-59, x[:, :2] * 1e-59).item() == pytest.approx(expected, abs=1e-12)
+        with pytest.raises(DataError, match=r"features vary by \d\.\de-61, and powers of that vanish"):
+            low_rank_measure(x * 2e-61, x[:, :2])
+        tiny = torch.cat([x, 1e-65 * x[:, :1]], dim=1)
+        assert low_rank_measure(tiny, x[:, :2]).item() == pytest.approx(expected, abs=1e-12)
 
     def test_gram_and_tensors_together(self):
         gram = Gram()

@@ -50,6 +50,18 @@ class TestAgainstTheFunctions:
         model, x, y, *_ = network
         assert measure(model, (x, y)).neural_collapse.nc4 is None
 
+    def test_data_that_shrink_before_the_second_pass(self, network):
+        class Shrinking:
+            passes = 0
+
+            def __iter__(self):
+                self.passes += 1
+                return iter([(x[::k], y[::k]) for k in [self.passes]])
+
+        model, x, y, *_ = network
+        with pytest.raises(DataError, match="second pass for NC4 saw another amount of data than the first: 250 against 500"):
+            measure(model, Shrinking(), nc4=True)
+
     def test_one_hot_targets_are_labels(self, network):
         model, x, y, *_ = network
         targets = nn.functional.one_hot(y, 3).double()

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from lazyrich import DataError, Gram, Richness, measure
 from lazyrich.functional import low_rank_measure, neural_collapse
-from lazyrich.metrics import NeuralCollapse
+from lazyrich.functional.neural_collapse import NeuralCollapse, holds_labels
+from lazyrich.metrics import NeuralCollapse as NeuralCollapseMetric
 
 
 def clusters(n=300, p=20, c=5, seed=0, spread=0.5, balanced=True):
@@ -148,7 +149,7 @@ class TestRoundingOfTheMeans:
         assert found.nc2_equiangular is None
         assert found.nc2_equinorm == pytest.approx(math.sqrt(2 / 9) / (2 / 3))
         assert "equiangular" not in str(found)
-        metric = NeuralCollapse(num_classes=3)
+        metric = NeuralCollapseMetric(num_classes=3)
         metric.update(x, targets=labels)
         assert metric.compute().keys() == {"nc1", "nc2_equinorm"}
         torch.manual_seed(0)
@@ -166,6 +167,8 @@ def test_reads_as_text():
     found = neural_collapse(x, labels)
     assert f"nc1 {found.nc1:.4f}" in str(found)
     assert "nc4" not in str(found)
+    given = NeuralCollapse(0.5, 0.25, 0.125, nc4=0.0625)
+    assert str(given) == "nc1 0.5000  nc2_equinorm 0.2500  nc2_equiangular 0.1250  nc4 0.0625"
 
 
 x, labels, weight, _ = clusters(20, 6, 4)
@@ -193,10 +196,39 @@ def test_errors(arguments, error, match):
         neural_collapse(x, **arguments)
 
 
+def test_many_empty_classes_are_cut_short():
+    two = torch.arange(20) % 2
+    with pytest.raises(DataError, match="class 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 has no samples"):
+        neural_collapse(x, two, num_classes=12)
+    with pytest.raises(DataError, match="class 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 … has no samples"):
+        neural_collapse(x, two, num_classes=13)
+
+
 def test_equal_class_means():
     same = torch.tensor([[1.0, 0], [-1, 0], [1, 0], [-1, 0]], dtype=torch.float64)
     with pytest.raises(DataError, match="class means are the same"):
         neural_collapse(same, torch.tensor([0, 0, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        [[1, 0], [0, 1], [0, 0], [1, 0]],  # a sample of no class: no products, and the squares sum to what the entries do
+        [[0.5, 0.5], [1, 0], [0, 1], [0.5, 0.5]],  # which sum to one
+        [[1 - 1e-6, 1e-6], [1, 0], [0, 1], [0, 1]],  # nearly a class
+        [[1, 1], [1, 0], [0, 1], [0, 1]],
+        [[1.5, 0], [0.5, 0], [1, 0], [0, 1]],  # one entry a row, which sum to one on average
+        [[1], [1], [1], [1]],
+        [[1 + 1e-5, 0], [1, 0], [0, 1 - 1e-5], [0, 1]],
+        [[1 + 2e-8, 0], [1, 0], [0, 1 - 2e-8], [0, 1]],
+    ],
+)
+def test_targets_that_are_no_classes(targets):
+    gram = Gram()
+    gram.update(x[:4], targets=torch.tensor(targets, dtype=torch.float64))
+    assert holds_labels(gram) is False
+    with pytest.raises(DataError, match="one class a sample; these targets are multi-label or real"):
+        neural_collapse(gram)
 
 
 def test_gram_with_labels():
@@ -205,3 +237,7 @@ def test_gram_with_labels():
     with pytest.raises(TypeError, match="already holds the labels"):
         neural_collapse(gram, labels)
     assert math.isfinite(neural_collapse(gram).nc1)
+    gram = Gram()
+    gram.update(x)
+    with pytest.raises(DataError, match="needs targets"):
+        neural_collapse(gram)

@@ -6,6 +6,7 @@ from torch import nn
 
 from lazyrich import DataError, NonFiniteError
 from lazyrich.functional import parameter_norm
+from lazyrich.functional.parameter_norm import LayerNorm, ParameterNorm
 
 
 class Tied(nn.Module):
@@ -46,6 +47,46 @@ def test_known_values():
     found = parameter_norm(layer)
     assert (found.squared_norm, found.squared_distance) == (13.0, None)
     assert parameter_norm(layer, layer.state_dict()).squared_distance == 0
+
+
+def test_reads_as_text():
+    found = ParameterNorm(13.0, 6.5, {"body.0": LayerNorm(4.0, 2.5), "h": LayerNorm(9.0, 4.0)})
+    assert str(found).splitlines() == [
+        "layer           ‖θ‖²     ‖θ - θ₀‖²",
+        "body.0             4           2.5",
+        "h                  9             4",
+        "all               13           6.5",
+    ]
+    alone = ParameterNorm(13.0, None, {"h": LayerNorm(13.0, None)})
+    assert str(alone).splitlines() == ["layer          ‖θ‖²", "h                13", "all              13"]
+    plain = {"squared_norm": 13.0, "squared_distance": None}
+    assert alone.to_dict() == plain | {"layers": {"h": plain}}
+
+
+def test_names_of_owners_whatever_wraps_them():
+    """Wrappers put their own names in front and in between."""
+    inner = nn.Linear(2, 1)
+    model = nn.Module()
+    model._fsdp_wrapped_module = nn.Module()
+    model._fsdp_wrapped_module.body = nn.Module()
+    model._fsdp_wrapped_module.body._orig_mod = nn.Module()
+    model._fsdp_wrapped_module.body._orig_mod.module = nn.Module()
+    model._fsdp_wrapped_module.body._orig_mod.module.fc = inner
+    start = {"body.fc.weight": inner.weight + 1, "body.fc.bias": inner.bias.detach()}
+    found = parameter_norm(model, start)
+    assert list(found.layers) == ["body.fc"]
+    assert found.squared_distance == pytest.approx(2, rel=1e-6)
+    assert list(parameter_norm(inner).layers) == ["(the model itself)"]
+
+
+def test_a_parameter_shared_among_processes_is_put_together():
+    class Shard(nn.Parameter):
+        def full_tensor(self):
+            return torch.full((3,), 2.0)
+
+    model = nn.Module()
+    model.register_parameter("x", Shard(torch.ones(1)))
+    assert parameter_norm(model).squared_norm == 12
 
 
 def test_tied_parameters_count_once():

@@ -93,6 +93,10 @@ class TestTrouble:
             assert "'features': 20" in result["width"]
             assert "'features': 21" in result["width"]
 
+    def test_heads_that_disagree(self, trouble):
+        for result in trouble:
+            assert result["head"] == "DataError: the processes measure different things: head '2' and head '0'"
+
     def test_no_data_at_all(self, trouble):
         assert all("data gave no samples" in result["no data"] for result in trouble)
 

@@ -4,7 +4,8 @@ import reference
 import torch
 
 from lazyrich import DataError, Gram
-from lazyrich.functional import alpha_req
+from lazyrich.functional import alpha_req, spectral_exponent
+from lazyrich.functional.spectral_exponent import PowerLaw
 
 
 def power_law(n, p, alpha, seed=0):
@@ -50,6 +51,39 @@ def test_a_gram():
     assert alpha_req(gram).alpha == pytest.approx(1.5, abs=1e-8)
 
 
+def test_reads_as_text():
+    law = PowerLaw(1.25, 3, 40, 0.5)
+    assert str(law) == "α = 1.250 over ranks 3 to 40, R² = 0.500"
+    assert law.to_dict() == {"alpha": 1.25, "first": 3, "last": 40, "r_squared": 0.5}
+
+
+@pytest.mark.parametrize(("rank", "first", "last"), [(5, 1, 5), (9, 1, 5), (12, 1, 6), (49, 1, 24), (50, 11, 25)])
+def test_which_ranks_are_fitted(rank, first, last):
+    """All five of five, at least five, else half; the first ten are left out where fifty remain."""
+    law = alpha_req(power_law(200, rank, 1.0))
+    assert (law.first, law.last) == (first, last)
+    assert law.alpha == pytest.approx(1, abs=1e-8)
+
+
+def test_ranks_under_the_rounding_of_the_products_are_none():
+    """Single precision, one direction 10⁴ times as strong as all others."""
+    x = power_law(300, 20, 1.0)
+    x[:, 0] *= 1e4
+    single, double = Gram(), Gram()
+    single.update(x.float())
+    double.update(x)
+    with pytest.raises(DataError, match=r"got 1 \(1 to 1\)"):
+        alpha_req(single)
+    assert alpha_req(double).last == 10
+
+
+def test_a_flat_spectrum_is_an_exact_power_law():
+    gram = Gram()
+    gram.update(power_law(30, 20, 0.0))
+    law = spectral_exponent.power_law(torch.ones(20, dtype=torch.float64), gram)
+    assert (law.alpha, law.r_squared) == (0, 1)
+
+
 def test_the_range_stays_above_rounding():
     """Features of rank 12: no eigenvalue of rounding is fitted."""
     law = alpha_req(
@@ -61,7 +95,7 @@ def test_the_range_stays_above_rounding():
 @pytest.mark.parametrize(
     ("x", "fit_range", "error", "match"),
     [
-        (power_law(50, 3, 1.0), None, DataError, "at least 5 ranks, .* 3"),
+        (power_law(50, 3, 1.0), None, DataError, r"at least 5 ranks, got 3 \(1 to 3\)"),
         (power_law(50, 20, 1.0), (1, 4), DataError, r"at least 5 ranks, got 4 \(1 to 4\)"),
         (power_law(50, 20, 1.0), (1, 40), ValueError, r"fit_range must lie in 1 … 20, .* got \(1, 40\)"),
         (power_law(50, 20, 1.0), (0, 10), ValueError, "fit_range must lie"),

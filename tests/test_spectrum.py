@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import reference
 import torch
 from cases import CASES
 
-from lazyrich import DataError, FeatureSpectrum, Gram
+from lazyrich import DataError, DegenerateError, FeatureSpectrum, Gram
 from lazyrich.functional import feature_spectrum, held_out_quality, low_rank_measure
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
@@ -119,8 +120,47 @@ class TestHeldOut:
         expected = reference.held_out_quality(self.train.numpy(), self.test[:12].numpy(), self.targets[:12].numpy())
         np.testing.assert_allclose(quality[:12], expected[:12], atol=1e-9)
 
+    def test_weights_and_the_mean_of_the_training_data(self):
+        """Centred eigenfunctions are measured from where the training data lay, wherever the other data lie."""
+        times = torch.arange(300) % 3 + 1
+        quality = held_out_quality(
+            feature_spectrum(self.train, centered=True), self.test + 0.3, self.targets, weights=times.double()
+        )
+        rows = (self.test + 0.3 - self.train.mean(0)).repeat_interleave(times, 0)
+        expected = reference.held_out_quality(
+            (self.train - self.train.mean(0)).numpy(), rows.numpy(), self.targets.repeat_interleave(times, 0).numpy()
+        )
+        np.testing.assert_allclose(quality, expected, atol=1e-9)
+
+    @pytest.mark.parametrize(("strength", "held"), [(1e-3, 1), (1e-9, 0)])
+    def test_a_direction_that_is_rounding_on_the_other_data_adds_nothing(self, strength, held):
+        q = torch.linalg.qr(normal(100, 3) - normal(100, 3).mean(0)).Q * 10
+        spectrum = feature_spectrum(q * torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64))
+        quality = held_out_quality(spectrum, q * torch.tensor([3.0, 2.0, strength], dtype=torch.float64), q[:, 2])
+        np.testing.assert_allclose(quality, [0, 0, held], atol=1e-9)
+
+    def test_training_features_of_low_rank(self):
+        """All their eigenfunctions together span what the five features span that they are made of."""
+        mix = normal(5, 12, seed=7)
+        quality = held_out_quality(feature_spectrum(self.train[:, :5] @ mix), self.test[:, :5] @ mix, self.targets)
+        basis = np.linalg.qr(self.test[:, :5].numpy())[0]
+        functions = np.linalg.qr(self.targets.numpy())[0]
+        assert len(quality) == 5
+        assert quality[-1] == pytest.approx(((basis.T @ functions) ** 2).sum() / 3, abs=1e-9)
+
+    def test_functions_that_depend_on_stronger_ones_add_nothing(self):
+        """On the other data the second feature is the first, the third holds half of what is new to it."""
+        q = torch.linalg.qr(normal(100, 3) - normal(100, 3).mean(0)).Q * 10
+        spectrum = feature_spectrum(q * torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64))
+        other = torch.stack([3 * q[:, 0], 2 * q[:, 0], q[:, 0] + q[:, 1]], dim=1)
+        quality = held_out_quality(spectrum, other, torch.stack([q[:, 1] + q[:, 0], q[:, 2]], dim=1))
+        np.testing.assert_allclose(quality, [0.25, 0.25, 0.5], atol=1e-9)
+
     def test_errors(self):
         spectrum = feature_spectrum(self.train)
+        for name in ("mean", "eigenvectors"):
+            with pytest.raises(DataError, match="no eigenvectors"):
+                held_out_quality(replace(spectrum, **{name: None}), self.test, self.targets)
         with pytest.raises(DataError, match="spectrum has 20 features, these data 5"):
             held_out_quality(spectrum, self.test[:, :5], self.targets)
         with pytest.raises(DataError, match="needs targets"):
@@ -142,6 +182,19 @@ def test_reads_as_text():
     text = str(feature_spectrum(q, q[:, :3]))
     assert "features: 8, numerical rank 8" in text
     assert "cumulative utilization: 1.000" in text
+    assert feature_spectrum(q).part == ""
+
+
+def test_values_that_are_no_spectrum():
+    values = feature_spectrum(normal(50, 6), normal(50, 2, seed=1)).to_dict()
+    for name, wrong in (("utilization", [0.5] * 5), ("eigenvalues", [[1.0] * 6]), ("contributions", [])):
+        with pytest.raises(ValueError, match=f"{name} must be a list of numbers"):
+            FeatureSpectrum.from_dict(values | {name: wrong})
+
+
+def test_functions_that_are_zero_span_nothing():
+    with pytest.raises(DegenerateError, match=r"outputs are constant over the samples \(all zero\): they span nothing"):
+        feature_spectrum(normal(20, 3), torch.zeros(20, 2))
 
 
 def test_a_gram_gives_the_same():

@@ -9,6 +9,7 @@ from torch import nn
 
 from lazyrich import DataError, DegenerateError
 from lazyrich.functional import tangent_kernel, tangent_kernel_alignment, tangent_kernel_change
+from lazyrich.functional.tangent_kernel import TangentKernelChange, _blocks, _groups, _Jacobian
 
 
 def explicit(model, inputs):
@@ -95,6 +96,46 @@ class TestAgainstTheExplicitJacobian:
         torch.testing.assert_close(tangent_kernel(model, x), explicit(model.double(), x.double()), rtol=1e-4, atol=1e-5)
 
 
+class TestParts:
+    """What is held at a time, in bytes: the bound that `max_bytes` promises."""
+
+    @pytest.mark.parametrize(("samples", "outputs"), [(1, 1), (7, 3), (12, 1), (5, 10)])
+    @pytest.mark.parametrize("held", [1, 2, 4, 9, 30, 1000])
+    def test_blocks_are_all_rows_once_and_two_fit_in_half(self, samples, outputs, held):
+        row_bytes = 40
+        jacobian = _Jacobian(nn.Linear(1, 1), torch.zeros(samples, 1), outputs, 4 * row_bytes * held)
+        blocks = _blocks(jacobian, row_bytes)
+        seen = [(i, c) for a, b in blocks for i in range(a.start, a.stop) for c in range(b.start, b.stop)]
+        assert sorted(seen) == [(i, c) for i in range(samples) for c in range(outputs)]
+        sizes = [(a.stop - a.start) * (b.stop - b.start) for a, b in blocks]
+        whole = samples * outputs <= 2 * held
+        assert sizes == [samples * outputs] if whole else max(sizes) <= held
+        assert all(b == slice(0, outputs) for _, b in blocks) or held < outputs  # outputs stay together where they can
+
+    def test_blocks_are_no_smaller_than_they_need_be(self):
+        jacobian = _Jacobian(nn.Linear(1, 1), torch.zeros(10, 1), 3, 4 * 8 * 7)
+        found = [(a.start, a.stop, b.start, b.stop) for a, b in _blocks(jacobian, 8)]
+        assert found == [(0, 2, 0, 3), (2, 4, 0, 3), (4, 6, 0, 3), (6, 8, 0, 3), (8, 10, 0, 3)]
+        jacobian = _Jacobian(nn.Linear(1, 1), torch.zeros(2, 1), 3, 4 * 8 * 2)
+        found = [(a.start, a.stop, b.start, b.stop) for a, b in _blocks(jacobian, 8)]
+        assert found == [(0, 1, 0, 2), (0, 1, 2, 3), (1, 2, 0, 2), (1, 2, 2, 3)]
+
+    def test_groups_fit_twice_and_are_of_one_dtype(self):
+        """Five rows: a parameter of n numbers takes 40 n bytes in single precision, and 80 n in double."""
+        parameters = {
+            "a": torch.zeros(3),
+            "b": torch.zeros(2),
+            "c": torch.zeros(1),
+            "d": torch.zeros(1, dtype=torch.float64),
+            "e": torch.zeros(2, 2, dtype=torch.float64),
+            "f": torch.zeros(1),
+        }
+        names = [list(group) for group in _groups(parameters, 5, 200)]
+        assert names == [["a", "b"], ["c"], ["d"], ["e"], ["f"]]
+        names = [list(group) for group in _groups(parameters, 5, 10**6)]
+        assert names == [["a", "b", "c"], ["d", "e"], ["f"]]
+
+
 class TestClosedForms:
     def test_linear_model_with_bias(self):
         x = torch.randn(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -137,6 +178,14 @@ class TestChange:
         centred = h @ self.kernel @ h
         expected = float((centred * target).sum() / (centred.norm() * target.norm()))
         assert tangent_kernel_alignment(self.kernel, y) == pytest.approx(expected, abs=1e-12)
+
+    def test_alignment_does_not_see_scale(self):
+        y = torch.randn(4, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        expected = tangent_kernel_alignment(self.kernel, y)
+        assert tangent_kernel_alignment(1e-9 * self.kernel, y) == pytest.approx(expected, rel=1e-12)
+        change = tangent_kernel_change(1e-9 * self.kernel, 1e-9 * self.kernel.flip(0).flip(1), num_outputs=3)
+        whole = tangent_kernel_change(self.kernel, self.kernel.flip(0).flip(1), num_outputs=3)
+        assert change.alignment_change == pytest.approx(whole.alignment_change, abs=1e-12)
 
     def test_labels_are_one_hot_rows(self):
         labels = torch.tensor([0, 2, 1, 2])
@@ -217,8 +266,17 @@ class TestErrors:
             tangent_kernel(self.model, [self.x])
 
     def test_outputs(self):
-        with pytest.raises(DataError, match="one row a sample"):
-            tangent_kernel(nn.Sequential(self.model, nn.Unflatten(1, (3, 1))), self.x)
+        class Pair(nn.Linear):
+            def forward(self, input):
+                return super().forward(input), input
+
+        for model, match in (
+            (nn.Sequential(self.model, nn.Unflatten(1, (3, 1))), r"one row a sample, .* got \(2, 3, 1\) for 2 samples"),
+            (nn.Sequential(self.model, nn.Flatten(0)), r"got \(6,\) for 2 samples"),
+            (Pair(4, 3), "got tuple for 2 samples"),
+        ):
+            with pytest.raises(DataError, match=match):
+                tangent_kernel(model, self.x)
 
     def test_parameters(self):
         with pytest.raises(DataError, match="no parameters to differentiate by"):
@@ -237,3 +295,11 @@ class TestErrors:
             tangent_kernel_change(torch.ones(4, 4), torch.eye(4), num_outputs=1)
         with pytest.raises(DataError, match="another number of entries"):
             tangent_kernel_alignment(torch.eye(4), torch.ones(3))
+        with pytest.raises(DegenerateError, match="kernel or targets do not vary"):
+            tangent_kernel_alignment(torch.eye(4), torch.ones(4))
+
+
+def test_reads_as_text():
+    change = TangentKernelChange(0.25, 1.5)
+    assert str(change) == "tangent kernel: 1 - CKA = 0.2500, relative distance 1.5000"
+    assert change.to_dict() == {"alignment_change": 0.25, "relative_distance": 1.5}

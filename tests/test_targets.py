@@ -95,6 +95,25 @@ class TestClassBalance:
         with pytest.raises(DataError, match=match):
             measure(network(), data, class_balanced=True)
 
+    def test_too_few_sample_weights(self):
+        with pytest.raises(DataError, match="sample_weights has 5 entries"):
+            measure(network(), imbalanced([10, 10, 10]), class_balanced=True, sample_weights=torch.ones(5))
+
+    def test_labels_that_belong_to_no_row(self):
+        """Of a model that answers at every token: its labels are shifted inside."""
+
+        class Language(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embed, self.head = nn.Embedding(7, 4), nn.Linear(4, 7)
+
+            def forward(self, tokens, labels):
+                return self.head(self.embed(tokens))
+
+        tokens = torch.arange(60).reshape(12, 5) % 7
+        with pytest.raises(DataError, match="class_balanced=True needs class labels, and a batch has none"):
+            measure(Language(), [{"tokens": tokens, "labels": tokens}], class_balanced=True)
+
     def test_unequal_classes_are_said(self):
         model = network()
         notes = measure(model, imbalanced([300, 60, 20])).notes
@@ -199,6 +218,20 @@ class TestManyOutputs:
         assert r.layers["0"].low_rank == pytest.approx(reference.d_lr(x, outputs), abs=1e-8)
         assert (r.num_outputs, r.neural_collapse, r.spectrum.quality) == (5000, None, None)
         assert any("labels of 5,000 classes are left out" in note for note in r.notes)
+
+    def test_without_a_weight_to_follow_them_from(self):
+        class Hidden(nn.Linear):
+            def __init__(self):
+                super().__init__(12, 5000)
+                self.inner = [self.weight.detach()]
+                del self.weight
+
+            def forward(self, input):
+                return nn.functional.linear(input, self.inner[0], self.bias)
+
+        model = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), Hidden())
+        with pytest.raises(DataError, match="the head '2' has 5,000 outputs and no weight to follow them from"):
+            measure(model, torch.randn(20, 6, generator=torch.Generator().manual_seed(0)))
 
     def test_a_head_of_gpt2_size_stays_under_two_gigabytes(self):
         """C = 50,257 and p = 768: a C×C block alone would take 20 GB."""

@@ -150,6 +150,7 @@ def troubles(rank):
 
     noisy = nn.Sequential(nn.Linear(6, 20), Noise(), nn.Linear(20, 3)).double()
 
+    found["head"] = caught(lambda: lazyrich.measure(model, x + rank, head="0" if rank else "2"))
     found["noise"] = caught(lambda: lazyrich.measure(noisy, list((x + rank).split(8)), check=True))
     found["uneven"] = caught(lambda: lazyrich.measure(model, uneven()))
     found["uneven, later"] = caught(lambda: lazyrich.measure(model, list(x.split(4))[: 9 + rank]))

@@ -125,8 +125,7 @@ class LayerTaps:
 
     def _leave_out(self, name: str, reason: str) -> None:
         self.left_out[name] = reason
-        if self.leaders is not None:
-            self.leaders = {other: leader for other, leader in self.leaders.items() if name not in (other, leader)}
+        self.leaders = {other: leader for other, leader in (self.leaders or {}).items() if name not in (other, leader)}
 
     def _pooled(self, name: str, x: Tensor, captured: Captured, batch: Batch) -> tuple[Tensor, Tensor]:
         samples = captured.given

@@ -57,7 +57,7 @@ def one_hot(labels: Tensor, num_classes: int | None = None) -> Tensor:
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise TypeError(f"labels must be integers, got {labels.dtype}; convert them with .long()")
     if num_classes is None:
-        num_classes = int(labels.max()) + 1 if len(labels) else 0
+        num_classes = int(labels.max()) + 1 if len(labels) else 1  # so that it is the samples that are said to be missing
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
         bad = int(labels[(labels < 0) | (labels >= num_classes)][0])
         raise DataError(f"label {bad} is out of range: with num_classes = {num_classes} classes are 0 … {num_classes - 1}")

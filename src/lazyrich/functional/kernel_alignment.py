@@ -77,5 +77,5 @@ def target_alignment(features: Tensor | Gram, targets: Tensor | None = None, *, 
     """
     if targets is not None and targets.ndim == 1 and not targets.is_floating_point():
         targets = one_hot(targets)
-    gram = as_gram(features, None, targets, weights=weights, needs=("targets",))
+    gram = as_gram(features, None, targets, weights=weights)
     return kernel_alignment(gram, other="targets")

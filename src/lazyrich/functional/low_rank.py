@@ -239,7 +239,7 @@ def _held(gram: Gram) -> _Held:
     return _Held(gram.block("features", "outputs", centered=True), norm, max(1e-6, gram.feature_rounding))
 
 
-def _measure(held: _Held, span: Span, power: float = 1.0, damping: float = 0.0) -> Tensor:
+def _measure(held: _Held, span: Span, power: float, damping: float = 0.0) -> Tensor:
     numerator = (held.covariance @ span.to_basis * _strength(span, power, damping)).square().sum()
     value = 1 - numerator / (held.norm * torch.linalg.matrix_norm(_centred_reference(span, power, damping)))
     if not -held.slack < float(value) <= 1 + held.slack:  # Cauchy-Schwarz: anything else is a fault here, not a result

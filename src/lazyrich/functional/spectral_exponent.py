@@ -80,8 +80,6 @@ def power_law(values: Tensor, gram: Gram, fit_range: tuple[int, int] | None = No
     rank = int((values > 100 * gram.product_eps * values[0]).sum())
     first, last = fit_range if fit_range is not None else (11 if rank >= 50 else 1, max(rank // 2, min(rank, LEAST_RANKS)))
     if not 1 <= first <= last <= rank:
-        if fit_range is None:
-            raise DataError(f"a power law needs at least {LEAST_RANKS} ranks, the features have numerical rank {rank}")
         raise ValueError(f"fit_range must lie in 1 … {rank}, the numerical rank of the features, got {fit_range}")
     if last - first + 1 < LEAST_RANKS:
         raise DataError(f"a power law needs at least {LEAST_RANKS} ranks, got {last - first + 1} ({first} to {last})")
