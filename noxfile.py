@@ -13,7 +13,8 @@ import nox
 
 nox.options.sessions = ["oldest", "newest", "package"]
 nox.options.reuse_existing_virtualenvs = True
-TESTS = ("pytest", "hypothesis", "scipy")
+EXTRAS = ("plot", "report", "cli", "experiments", "lightning", "transformers")  # without Ray, the sweep runs in turn
+TESTS = ("pytest", "hypothesis", "scipy", "tensorboard")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 
@@ -33,14 +34,14 @@ def run_tests(session: nox.Session) -> None:
 @nox.session(python="3.10")
 def oldest(session: nox.Session) -> None:
     """Every declared lower bound, exactly."""
-    session.install(*(requirement.replace(">=", "==") for requirement in declared("plot", "cli", "experiments")), *TESTS)
+    session.install(*(requirement.replace(">=", "==") for requirement in declared(*EXTRAS)), *TESTS)
     run_tests(session)
 
 
 @nox.session(python=PYTHONS)
 def newest(session: nox.Session) -> None:
     """The newest that the package index has."""
-    session.install("--upgrade", *declared("plot", "cli", "experiments"), *TESTS)
+    session.install("--upgrade", *declared(*EXTRAS), *TESTS)
     run_tests(session)
 
 

@@ -41,7 +41,7 @@ SHAPES = {
     "ResNet18, 16 channels": (ResNet18(width=16), (3, 32, 32)),
 }
 BATCHES = {  # so that one process takes some seconds: network -> measuring, training
-    "MLP 784-512-512-10": (512, 160),
+    "MLP 784-512-512-10": (1024, 160),
     "ResNet18, 16 channels": (12, 5),
 }
 WAYS = ("one", "two, strong", "two, weak", "apart")

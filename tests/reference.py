@@ -53,14 +53,15 @@ def neural_collapse(features, labels, head_weight=None, head_bias=None):
     return result
 
 
-def nc1(features, labels, weights=None):
-    """Tr(Σ_W Σ_B⁺)/C of weighted samples, sample by sample, and the singular values that Σ_B was inverted on."""
+def nc1(features, labels, weights=None, cut=0.0):
+    """Tr(Σ_W Σ_B⁺)/C of weighted samples, sample by sample, and the singular values over the cut, which Σ_B is inverted on."""
     x, y = np.asarray(features, dtype=np.float64), np.asarray(labels)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
     w, classes = w / w.sum(), int(y.max()) + 1
     means = np.stack([np.average(x[y == c], axis=0, weights=w[y == c]) for c in range(classes)])
     _, s, vt = np.linalg.svd((means - w @ x) / np.sqrt(classes), full_matrices=False)
-    s, vt = s[s > 1e-6 * s[0]], vt[s > 1e-6 * s[0]]
+    kept = s > max(1e-6 * s[0], cut)
+    s, vt = s[kept], vt[kept]
     deviations = (x - means[y]) @ vt.T / s
     return float((w[:, None] * deviations**2).sum() / classes), s
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from small_experiment import SMALL
 
 from lazyrich.experiments import Cluster, Digits, Experiment, Optimizer, sweep_experiment
+from lazyrich.experiments.setup import every
 
 RATES = ("0.001", "0.002", "0.003", "0.004", "0.005", "0.006")
-STEPS, KILLED_AT, CHECKPOINT = 120, 100, 90  # the last checkpoint before it is killed
+STEPS, KILLED_AT, CHECKPOINT = 60, 50, 30  # the last checkpoint before it is killed
 
 
 def written(line: str) -> None:
@@ -43,7 +44,12 @@ class LoggedAdam(Optimizer):
 
 
 def setups(preset):
-    return {"full": dataclasses.replace(SMALL.setups(preset)["full"], data=LoggedDigits(), optimizer=LoggedAdam())}
+    full = SMALL.setups(preset)["full"]
+    return {
+        "full": dataclasses.replace(
+            full, data=LoggedDigits(), optimizer=LoggedAdam(), steps=STEPS, evaluate=every(CHECKPOINT, STEPS)
+        )
+    }
 
 
 LOGGED: Experiment = dataclasses.replace(SMALL, setups=setups)
@@ -72,6 +78,7 @@ def trained(log: Path) -> dict[tuple[float, int], list[list[int]]]:
 
 def program(argv):
     """The command line with this experiment; called from elsewhere, so that what Ray sends are this module's names."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has the programs in its background ignore it
     from lazyrich import commands
     from lazyrich.cli import main
 

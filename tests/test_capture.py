@@ -253,6 +253,30 @@ class TestTransformers:
         assert result.head == "score"
         assert result.low_rank_corrected is not None
 
+    @pytest.mark.parametrize("layers", [1, 2])
+    def test_what_is_kept_for_the_next_call_is_no_answer(self, layers):
+        """Keys and values as tuples of views, as transformers once returned them; the logits are new."""
+
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.joint, self.head = nn.ModuleList(nn.Linear(4, 12) for _ in range(layers)), nn.Linear(4, 3)
+
+            def forward(self, x):
+                kept = []
+                for joint in self.joint:
+                    query, key, value = joint(x).split(4, dim=-1)
+                    kept.append((key.view(len(x), 2, 2), value.view(len(x), 2, 2)))
+                    x = x + (query * key).tanh() * value
+                self.seen = x
+                return {"logits": self.head(x)[torch.arange(len(x))], "past_key_values": tuple(kept)}
+
+        model = seeded(Model)
+        with torch.no_grad():
+            model(inputs(40, 4))
+            result = check(model, inputs(40, 4), model.seen, model.head(model.seen))
+        assert result.head == "head"
+
     def test_gpt2_language_model_takes_tokens_and_drops_padding(self):
         transformers = pytest.importorskip("transformers")
         config = transformers.GPT2Config(vocab_size=60, n_embd=16, n_layer=2, n_head=2)

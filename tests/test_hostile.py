@@ -113,6 +113,7 @@ class TestResults:
             (("layers", "0"), {"low_rank": []}, "low_rank must be a number"),
             (("layers", "0"), [], "LayerRichness must be an object"),
             (("spectrum", "rank"), "x", "rank must be a whole number"),
+            (("spectrum", "output_rank"), 10**400, "output_rank is too large"),
             (("spectrum", "eigenvalues"), [], "eigenvalues must be a list of numbers"),
             (("spectrum", "contributions"), [1.0], "contributions must be a list of numbers, one for each"),
             (("spectrum", "eigenvalues"), 1.0, "eigenvalues must be a list"),

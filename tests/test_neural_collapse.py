@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazyrich import DataError, Gram
+from lazyrich import DataError, Gram, Richness, measure
 from lazyrich.functional import low_rank_measure, neural_collapse
 from lazyrich.functional.neural_collapse import NeuralCollapse, holds_labels
+from lazyrich.metrics import NeuralCollapse as NeuralCollapseMetric
 
 
 def clusters(n=300, p=20, c=5, seed=0, spread=0.5, balanced=True):
@@ -110,6 +111,55 @@ def test_outputs_may_be_given_for_nc4():
     by_outputs = neural_collapse(x, labels, outputs=x @ weight.T + bias)
     assert by_outputs.nc4 == neural_collapse(x, labels, head_weight=weight, head_bias=bias).nc4
     assert by_outputs.nc3 is None
+
+
+@pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
+class TestRoundingOfTheMeans:
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("offset", [0.0, 3.0, 1000.0])
+    @pytest.mark.parametrize("n", [7, 2000])
+    def test_the_same_samples_in_another_order_are_no_other_class(self, dtype, offset, n):
+        """Nothing lies between the two classes but the rounding of sums, by which NC1 was 1e33."""
+        one = (torch.randn(n, 5, generator=torch.Generator().manual_seed(n)) + offset).to(dtype)
+        x, labels = torch.cat([one, one.flip(0)]), torch.arange(2).repeat_interleave(n)
+        with pytest.raises(DataError, match="all class means are the same, up to their rounding"):
+            neural_collapse(x, labels)
+        torch.manual_seed(0)
+        found = measure(torch.nn.Linear(5, 2).double(), (x.double(), labels))
+        assert found.neural_collapse is None
+        assert any("class means are the same" in note for note in found.notes)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+    def test_a_difference_under_the_rounding_of_one_sample_counts_if_there_are_many(self, dtype):
+        """Means 0.004 from each other, where bfloat16 near 1 goes in steps of 0.0078: rounding averages out."""
+        g = torch.Generator().manual_seed(0)
+        labels = torch.arange(40_000) % 2
+        x = 1 + 0.25 * torch.randn(40_000, 3, generator=g, dtype=torch.float64)
+        x = (x - class_average(x, labels) + 1 + 0.002 * (2 * labels.unsqueeze(1) - 1)).to(dtype)
+        expected, _ = reference.nc1(x.double().numpy(), labels.numpy())
+        assert neural_collapse(x, labels).nc1 == pytest.approx(expected, rel=1e-4)
+        # Σ_W = I/16, Σ_B = 0.002² times ones: Tr(Σ_W Σ_B⁺)/C = 1/16 / (3 · 0.002²) / 2, sampling and rounding aside
+        assert expected == pytest.approx(1 / 16 / (3 * 0.002**2) / 2, rel=0.02 if dtype != torch.bfloat16 else 0.1)
+
+    def test_a_class_at_the_overall_mean_has_no_direction(self):
+        """Class means (-1, 1), (1, 1) and (0, 1) with the mean (0, 1): lengths 1, 1, 0, and the third at no angle."""
+        x = torch.tensor([[1.0, 0], [1, 2], [-1, 0], [-1, 2], [0, 1], [0, 1]], dtype=torch.float64) / 3
+        labels = torch.tensor([0, 0, 1, 1, 2, 2])
+        found = neural_collapse(x, labels)
+        assert found.nc2_equiangular is None
+        assert found.nc2_equinorm == pytest.approx(math.sqrt(2 / 9) / (2 / 3))
+        assert "equiangular" not in str(found)
+        metric = NeuralCollapseMetric(num_classes=3)
+        metric.update(x, targets=labels)
+        assert metric.compute().keys() == {"nc1", "nc2_equinorm"}
+        torch.manual_seed(0)
+        whole = measure(torch.nn.Linear(2, 3).double(), (x, labels))
+        assert Richness.from_dict(whole.to_dict()).neural_collapse == whole.neural_collapse
+        assert whole.neural_collapse.nc2_equiangular is None
+
+
+def class_average(x, labels):
+    return torch.stack([x[labels == c].mean(0) for c in range(2)])[labels]
 
 
 def test_reads_as_text():

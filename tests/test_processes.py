@@ -51,6 +51,8 @@ def flat(value):
 def test_two_processes_measure_as_one(found, name):
     """Every number of the result, the error bars too, to 1e-12."""
     first, second = found[0][name], found[1][name]
+    if name == "fsdp" and not hasattr(torch.cpu.Stream, "record_event"):
+        pytest.skip(f"PyTorch {torch.__version__} shards parameters on accelerators alone")
     assert not isinstance(first, str), first
     assert not isinstance(second, str), second
     expected = alone(name)
@@ -76,6 +78,7 @@ class TestTrouble:
         for result in trouble:
             assert result["uneven"].startswith("DataError: data: process 0 of 2 ran out after 4 batches")
             assert "DistributedSampler" in result["uneven"]
+            assert result["uneven, later"].startswith("DataError: data: process 0 of 2 ran out after 9 batches")
             assert result["one without"].startswith("DataError: data: process 0 of 2 ran out after 0 batches")
 
     def test_an_error_on_one_is_an_error_on_all(self, trouble):

@@ -10,6 +10,8 @@ from lazyrich.functional import low_rank_measure, neural_collapse
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
 CASES = 60
+# what was a finding among the first 10,000, of the library or of the trial, and has no test of its own below
+FOUND = (343, 589, 3795, 5442, 5825, 6150, 6837, 7062, 7154, 7786, 8000, 8123, 8551)
 
 
 def drawn(*shape, seed=0):
@@ -20,6 +22,11 @@ def drawn(*shape, seed=0):
 def test_right_or_an_error_by_name(first):
     for case in range(first, first + 10):
         trial(case)
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_what_was_found_stays_mended(case):
+    trial(case)
 
 
 class WithHelper(nn.Module):

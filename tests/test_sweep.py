@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from small_sweep import CHECKPOINT, KILLED_AT, LOGGED, RATES, STEPS, sweep, trai
 
 from lazyrich import DataError
 from lazyrich.cli import main
-from lazyrich.experiments import EXPERIMENTS, Cluster, Images, Machine, on_ray, run_experiment
+from lazyrich.experiments import EXPERIMENTS, Cluster, Digits, Images, Machine, on_ray, run_experiment
 from lazyrich.experiments import sweep as rooms
 from lazyrich.experiments.grid import Point, read_grid
 from lazyrich.report import write_report
@@ -76,16 +77,22 @@ def numbers(folder):
         return {(r["optimizer.rate"], r["seed"], r["step"], r["measure"]): r["value"] for r in csv.DictReader(file)}
 
 
-def numbers_without_a_sweep(folder):
-    """The same runs as conditions of an experiment."""
+@pytest.fixture(scope="module")
+def without_a_sweep(tmp_path_factory):
+    """The numbers of the same runs, as conditions of an experiment."""
+    folder = tmp_path_factory.mktemp("without")
 
     def setups(preset):
-        plain = SMALL.setups(preset)["full"]
+        logged = LOGGED.setups(preset)["full"]
+        plain = dataclasses.replace(logged, data=Digits(), optimizer=SMALL.setups(preset)["full"].optimizer)
         return {
             rate: dataclasses.replace(plain, optimizer=dataclasses.replace(plain.optimizer, rate=float(rate))) for rate in RATES
         }
 
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     run_experiment(dataclasses.replace(SMALL, setups=setups, claims=(), published={}), "quick", folder, seeds=2, machine=CPU)
+    torch.set_num_threads(before)
     with (folder / "results.csv").open() as file:
         return {(r["condition"], r["seed"], r["step"], r["measure"]): r["value"] for r in csv.DictReader(file)}
 
@@ -225,7 +232,9 @@ class TestSweep:
 
     def test_more_points_and_seeds_are_added(self, tmp_path, log, without_ray):
         out = tmp_path / "out"
-        sweep(out, rates=("0.003",), seeds=1)
+        lines = str(sweep(out, rates=("0.003",), seeds=1)).splitlines()
+        assert lines[1] == "everywhere optimizer.rate=0.003"
+        assert lines[3].split()[:2] == ["condition", "seeds"]
         first = numbers(out)
         with pytest.raises(DataError, match="holds runs already: go on with them by --resume, or choose another --out"):
             sweep(out, rates=("0.003",))
@@ -265,7 +274,9 @@ class TestSweep:
         monkeypatch.setattr(rooms, "run_jobs", stopped)
         monkeypatch.setitem(EXPERIMENTS, "small", LOGGED)
         assert main(["sweep", "small", "--seeds", "2", "--out", str(tmp_path / "out"), "--no-progress"]) == 130
-        assert capsys.readouterr().err == "lazyrich: stopped: 1 of 2 runs are whole; --resume goes on with the rest\n"
+        assert capsys.readouterr().err == (
+            "lazyrich: stopped: 1 of 2 runs are whole; the same command with --resume goes on with the rest\n"
+        )
 
 
 class TestCommandLine:
@@ -297,7 +308,8 @@ class TestCommandLine:
     def test_without_ray(self, tmp_path, log, monkeypatch, capsys):
         monkeypatch.setitem(sys.modules, "ray", None)
         monkeypatch.setitem(EXPERIMENTS, "small", LOGGED)
-        assert main(["sweep", "small", "--out", str(tmp_path), "--no-progress"]) == 1
+        assert main(["sweep", "small", "--out", str(tmp_path / "out"), "--no-progress"]) == 1
+        assert not (tmp_path / "out").exists()
         assert 'this needs ray, which is not installed: pip install "lazyrich[ray]"' in capsys.readouterr().err
 
     def test_more_than_the_machine_has(self):
@@ -311,6 +323,28 @@ class TestCommandLine:
             on_ray._has_room(small, Cluster(gpus_per_run=0.5))
         with pytest.warns(UserWarning, match="--cpus-per-run is 4, and no machine of the cluster has more than 2: waiting"):
             on_ray._has_room(small, Cluster("auto", cpus_per_run=4))
+
+    def test_a_kill_ends_in_order(self):
+        before = signal.getsignal(signal.SIGTERM)
+        with on_ray._sigterm() as end_in_order:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ray sets its own
+            end_in_order()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == before
+
+    def test_a_handler_of_the_program_stays(self):
+        heard = []
+        before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+        try:
+            with on_ray._sigterm() as end_in_order:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                end_in_order()
+                signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert heard == [signal.SIGTERM, signal.SIGTERM]
 
     def test_help_does_not_import_ray(self):
         code = (
@@ -346,14 +380,24 @@ def all_gone(log, seconds=30):
 
 @needs_ray
 class TestOnRay:
-    def test_a_lost_process_and_a_bad_configuration(self, tmp_path, log):
+    @pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "somewhere"])
+    def test_nobody_answers(self, address, tmp_path, log):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        began = time.monotonic()
+        with pytest.raises(DataError, match="no Ray cluster answers at --address .* `ray start --head` starts one"):
+            on_ray.run_jobs(print, {"a": ()}, Cluster(address.format(port)), rooms._unwatched)
+        assert time.monotonic() - began < 60  # Ray itself tries for a quarter of an hour
+
+    def test_a_lost_process_and_a_bad_configuration(self, tmp_path, log, without_a_sweep, capfd):
         """12 runs and a bad one, a process killed in the middle: all 12, none twice, none of what the checkpoint held again."""
         out = tmp_path / "out"
         Path(f"{log}.kill").touch()
         swept = sweep(out, rates=(*RATES, "1e30"))
+        assert capfd.readouterr() == ("", "")
         assert all_gone(log)
         assert len(whole(out)) == 12
-        assert [name.split(",")[0] for name in swept.failed] == ["optimizer.rate=1e+30"] * 2
+        assert list(swept.failed) == [f"optimizer.rate=1e+30, full, seed {seed}" for seed in (0, 1)]
         assert list(swept.lost.values()) == [1]
         (lost,) = swept.lost
         assert f"taken up again:\n  {lost}\n" in str(swept)
@@ -363,37 +407,38 @@ class TestOnRay:
                 assert processes == [all_steps[:KILLED_AT], all_steps[CHECKPOINT:]]
             elif run[0] < 1:
                 assert processes == [all_steps]
-        assert numbers(out) == numbers_without_a_sweep(tmp_path / "without")
+        assert numbers(out) == without_a_sweep
 
     @pytest.mark.skipif(not Path("/proc").is_dir(), reason="counts processes in /proc")
-    def test_stopped_killed_and_continued(self, tmp_path, log):
+    def test_stopped_killed_and_continued(self, tmp_path, log, without_a_sweep, monkeypatch, capsys):
         """Ctrl-C, then kill -9 of the command, then to the end: nothing is lost, nothing whole is trained again."""
         out = tmp_path / "out"
         code = "import sys, small_sweep; sys.exit(small_sweep.program(sys.argv[1:]))"
         grid = ["--grid", f"optimizer.rate={','.join(RATES)}", "--seeds", "2", "--out", str(out), "--no-progress", "--resume"]
         when = {}
-        for stop, least in ((signal.SIGINT, 2), (signal.SIGKILL, 6), (None, 12)):
-            program = subprocess.Popen(
-                [sys.executable, "-c", code, *grid], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
+        for stop, least, status in ((signal.SIGINT, 2, 130), (signal.SIGKILL, 6, -9)):
+            program = subprocess.Popen([sys.executable, "-c", code, *grid], stderr=subprocess.PIPE, text=True)
             with program:
-                while stop is not None and len(whole(out)) < least and program.poll() is None:
+                while len(whole(out)) < least and program.poll() is None:
                     time.sleep(0.02)
-                if stop is not None:
-                    program.send_signal(stop)
-                shown, errors = program.communicate(timeout=120)
-            if stop == signal.SIGKILL:  # Ray's own agents may outlive a raylet that lost its driver while they started
-                assert all_gone(log) or all(b"Agent" in process for process in processes_of(log))
-            else:
-                assert all_gone(log), processes_of(log)
-            assert program.returncode == {signal.SIGINT: 130, signal.SIGKILL: -9, None: 0}[stop], errors
+                program.send_signal(stop)
+                errors = program.communicate(timeout=120)[1]
+            assert program.returncode == status, errors
             if stop == signal.SIGINT:
-                assert f"stopped: {len(whole(out))} of 12 runs are whole; --resume goes on with the rest" in errors
+                assert all_gone(log), processes_of(log)
+                assert errors == (
+                    f"lazyrich: stopped: {len(whole(out))} of 12 runs are whole; the same command with --resume goes on with the "
+                    "rest\n"
+                )
             assert all(path.stat().st_mtime_ns == before for path, before in when.items())
             when = {path: path.stat().st_mtime_ns for path in whole(out)}
-        assert len(when) == 12
-        assert "Table and numbers:" in shown
+        monkeypatch.setitem(EXPERIMENTS, "small", LOGGED)
+        assert main(["sweep", "small", *grid]) == 0  # while what was killed may still be ending
+        assert all_gone(log, 90), processes_of(log)  # what Ray was just starting then waits a minute for its server
+        assert all(path.stat().st_mtime_ns == before for path, before in when.items())
+        assert len(whole(out)) == 12
+        assert "Table and numbers:" in capsys.readouterr().out
         taken_up = [len(processes) for processes in trained(log).values()]
         assert len(taken_up) == 12
-        assert 12 < sum(taken_up) <= 12 + 2 * (os.cpu_count() or 1)  # again only what was under way when it was stopped
-        assert numbers(out / "quick/small") == numbers_without_a_sweep(tmp_path / "without")
+        assert 12 <= sum(taken_up) <= 12 + 2 * (os.cpu_count() or 1)  # again only what was under way when it was stopped
+        assert numbers(out / "quick/small") == without_a_sweep

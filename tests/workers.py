@@ -153,6 +153,7 @@ def troubles(rank):
     found["head"] = caught(lambda: lazyrich.measure(model, x + rank, head="0" if rank else "2"))
     found["noise"] = caught(lambda: lazyrich.measure(noisy, list((x + rank).split(8)), check=True))
     found["uneven"] = caught(lambda: lazyrich.measure(model, uneven()))
+    found["uneven, later"] = caught(lambda: lazyrich.measure(model, list(x.split(4))[: 9 + rank]))
     found["fails late"] = caught(lambda: lazyrich.measure(model, fails_late()))
     found["nan"] = caught(lambda: lazyrich.measure(model, poisoned()))
     found["width"] = caught(lambda: lazyrich.measure(another_width(), x + rank))

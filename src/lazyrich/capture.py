@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -291,7 +291,9 @@ def _picked(matching: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _dense(returned: Any) -> Iterator[Tensor]:
-    """The tensors of what a model returns that have a storage."""
+    """The tensors of what a model returns that have a storage; those that it keeps for its next call are no answers."""
+    if isinstance(returned, Mapping):  # a tuple of views of linear layers' outputs, before transformers had a class for it
+        returned = {name: value for name, value in returned.items() if name != "past_key_values"}
     return (x for x in tensors_in(returned) if x.layout == torch.strided)
 
 

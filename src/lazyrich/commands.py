@@ -196,7 +196,10 @@ def run(
 
 
 def sweep(
-    name: Annotated[Positional[str], arg(help="One of those that `lazyrich experiments` lists.", metavar="NAME")],
+    name: Annotated[
+        Positional[str],
+        arg(help="One of those that `lazyrich experiments` lists; it stands before --grid and --conditions.", metavar="NAME"),
+    ],
     grid: Annotated[
         tuple[str, ...],
         arg(
@@ -232,6 +235,7 @@ def sweep(
         arg(
             help="A Ray cluster that runs already: auto on one of its machines, or HOST:6379; by default Ray is started on this "
             "machine, on all its cores, and ended again.",
+            metavar="HOST:PORT",
         ),
     ] = None,
     cpus_per_run: Annotated[int, arg(help="Cores for each run, which computes with as many threads.", metavar="N")] = 1,

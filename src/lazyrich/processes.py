@@ -1,4 +1,4 @@
-"""The processes that measure together: they agree before every step, so that trouble on one ends all and hangs none."""
+"""The processes that measure together: they agree again and again, so that trouble on one ends all and hangs none."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import DataError
 
+AGREE_EVERY = 32  # items, at most
 _GOES_ON, _FINISHED, _FAILED = 0, 1, 2
 Item = TypeVar("Item")
 
@@ -29,7 +30,6 @@ class Processes:
         self.rank, self.size = (dist.get_rank(group), dist.get_world_size(group)) if self.together else (0, 1)
         self._group = group
         self._told = False
-        self._asked: Any = None  # the exchange of states that is under way
         if self.together:
             on_gpu = dist.get_backend(group) == "nccl"
             self._device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
@@ -48,12 +48,12 @@ class Processes:
             dist.all_reduce(moved, group=self._group)
             x.copy_(moved)
 
-    def in_step(self, stream: Iterable[Item], *, ahead: bool = True) -> Iterator[Item]:
-        """The stream, one item for each process at a time.
+    def in_step(self, stream: Iterable[Item], *, apart: int = AGREE_EVERY) -> Iterator[Item]:
+        """The stream, while the processes agree that all have more: before the first item, the second, the fourth, and so on.
 
         Args:
-            ahead: agree on the next item while this one is worked on, so that nobody waits for a word. An error then reaches the
-                others an item later: not for work on an item that needs all processes.
+            apart: most items between two agreements. 1 where working on an item takes all processes; else what one process takes
+                longer for now another will take longer for then, and an error reaches the others some items later.
 
         Raises:
             DataError: on every process, if one runs out before the others.
@@ -61,29 +61,25 @@ class Processes:
         if not self.together:
             yield from stream
             return
-        count, iterator = 0, iter(stream)
-        item = next(iterator, None)
-        self._ask(_FINISHED if item is None else _GOES_ON)
+        count, following, iterator = 0, 0, iter(stream)
         while True:
-            states = self._answer()
-            if all(s == _FINISHED for s in states):
+            item = next(iterator, None)
+            if item is None or count == following:
+                states, counts = zip(*self._agree(_FINISHED if item is None else _GOES_ON, count), strict=True)
+                if _FINISHED in states and (_GOES_ON in states or len(set(counts)) > 1):
+                    self._told = True
+                    first = min(c for c, s in zip(counts, states, strict=True) if s == _FINISHED)
+                    ended = [rank for rank, s in enumerate(states) if s == _FINISHED and counts[rank] == first]
+                    raise DataError(
+                        f"data: process {', '.join(map(str, ended))} of {self.size} ran out after {first} batches while others "
+                        "have more; share the data with torch.utils.data.DistributedSampler, or measure on one process alone "
+                        "with distributed=False"
+                    )
+                following = count + min(max(count, 1), apart)
+            if item is None:
                 return
-            if any(s == _FINISHED for s in states):
-                ended = [rank for rank, s in enumerate(states) if s == _FINISHED]
-                self._told = True
-                raise DataError(
-                    f"data: process {', '.join(map(str, ended))} of {self.size} ran out after {count} batches while others have "
-                    "more; share the data with torch.utils.data.DistributedSampler, or measure on one process alone with "
-                    "distributed=False"
-                )
             count += 1
-            if not ahead and item is not None:
-                yield item
-            coming = next(iterator, None)
-            self._ask(_FINISHED if coming is None else _GOES_ON)
-            if ahead and item is not None:
-                yield item
-            item = coming
+            yield item
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:
@@ -92,29 +88,16 @@ class Processes:
             yield
         except Exception as error:
             if self.together and not self._told:
-                self._agree(_FAILED, error)
+                self._agree(_FAILED, error=error)
             raise
 
-    def _agree(self, state: int, error: Exception | None = None) -> list[int]:
-        """Tells this process's state and waits for those of all."""
-        if self._asked is not None:
-            states = self._answer(error)
-            if self._told:
-                return states
-        self._ask(state)
-        return self._answer(error)
-
-    def _ask(self, state: int) -> None:
-        mine = torch.tensor([state], device=self._device)
+    def _agree(self, state: int, count: int = 0, error: Exception | None = None) -> list[tuple[int, int]]:
+        """The state of every process, and how many items it has gone through."""
+        mine = torch.tensor([state, count], device=self._device)
         states = [torch.empty_like(mine) for _ in range(self.size)]
-        self._asked = dist.all_gather(states, mine, group=self._group, async_op=True), states
-
-    def _answer(self, error: Exception | None = None) -> list[int]:
-        """The states that all told when they were last asked."""
-        (work, states), self._asked = self._asked, None
-        work.wait()
-        listed = torch.cat(states).tolist()
-        if _FAILED in listed:
+        dist.all_gather(states, mine, group=self._group)
+        listed = [(int(state), int(count)) for state, count in torch.stack(states).tolist()]
+        if any(state == _FAILED for state, _ in listed):
             self._told = True
             messages = self._gathered(None if error is None else f"{type(error).__name__}: {error}")
             if error is None:

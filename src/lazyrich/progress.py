@@ -52,11 +52,11 @@ class _Shown:
 
 
 @contextmanager
-def progress_bar(show: bool, *, total: int | None, text: str, unit: str) -> Iterator[Bar]:
-    """A bar on standard error, or nothing."""
+def progress_bar(show: bool, *, total: int | None, text: str, unit: str, done: int = 0) -> Iterator[Bar]:
+    """A bar on standard error, or nothing; what was ``done`` before counts as done, and not to the speed."""
     if not show:
         yield _Silent()
         return
     tqdm = needs("tqdm", "cli")
-    with tqdm.tqdm(total=total, desc=plain(text), unit=unit, leave=False, dynamic_ncols=True) as bar:
+    with tqdm.tqdm(total=total, initial=done, desc=plain(text), unit=unit, leave=False, dynamic_ncols=True) as bar:
         yield _Shown(bar)

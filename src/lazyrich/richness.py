@@ -174,6 +174,9 @@ class Richness:
             singular = given["output_singular_values"]
             if not singular or not singular[min(max(given["output_rank"], 1), len(singular)) - 1] > 0:
                 raise ValueError("output_singular_values must be above zero up to output_rank")
+            for name, value in given["spectrum"].items():
+                if type(value) is int:
+                    number(name, value)  # a count too large for a float divides no array
             given["spectrum"] = FeatureSpectrum.from_dict(given["spectrum"])
             if given["neural_collapse"] is not None:
                 given["neural_collapse"] = typed(NeuralCollapse, given["neural_collapse"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from .data import Images
@@ -12,19 +13,24 @@ from .setup import Loss, Optimizer, Setup, log_spaced
 
 FULL, LAST = "full training", "last layer only"
 HEIGHT = 1.5  # of the pixel; images are in [0, 1]
+EPOCHS, BATCH = 20, 128
 
 
 def setups(preset: Preset) -> dict[str, Setup]:
     """The same network, data and steps; what differs is which parameters are trained."""
-    images, steps = (10_000, 1_560) if preset == "quick" else (60_000, 18_720)
+    quick = preset == "quick"
+    images = 10_000 if quick else 60_000
+    steps = EPOCHS * (images // BATCH)
+    model = Mlp(width=512, depth=4) if quick else Mlp(width=512, depth=5, init_scale=math.sqrt(2))  # PyTorch's start; He's
 
     def setup(trained: str) -> Setup:
         return Setup(
             data=Images("mnist", train=images, test=10_000, encoded=HEIGHT),
-            model=Mlp(width=512, depth=4, init_scale=None if preset == "quick" else 1.0),
+            model=model,
             loss=Loss("squared"),
-            optimizer=Optimizer("adam", 1e-3),
+            optimizer=Optimizer("adam", 1e-3, milestones=() if quick else (steps // 2, 3 * steps // 4)),
             steps=steps,
+            batch_size=BATCH,
             evaluate=log_spaced(steps, 10),
             trained="all" if trained == FULL else "last layer",
             measured=10_000,

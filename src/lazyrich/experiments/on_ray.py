@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +18,7 @@ from ..errors import DataError, MissingExtraError
 
 POLL_SECONDS = 1.0
 HERE = "127.0.0.1"  # Ray then listens to this machine alone
+ANSWER_SECONDS = 10.0
 OBJECT_STORE = 100 * 2**20  # bytes; a job's results are on disk, and Ray's own default is 30 % of the memory
 
 
@@ -70,10 +74,11 @@ def run_jobs(
     Args:
         work: a function of a module that all machines have.
         jobs: name -> arguments.
-        watch: called about every second, with what has come so far.
+        watch: called at the start and about every second, with what has come so far.
 
     Raises:
         DataError: no cluster answers at the address, or this machine has not what one job takes.
+        KeyboardInterrupt: Ctrl-C, or SIGTERM where the program has set no handler of its own; Ray is ended first.
         MissingExtraError: Ray is not installed.
     """
     outcome = Outcome()
@@ -83,6 +88,7 @@ def run_jobs(
         # Ray's own retries count a machine without memory for nothing, and would try such a job for ever
         task = ray.remote(num_cpus=cluster.cpus_per_run, num_gpus=cluster.gpus_per_run, max_retries=0)(work)
         under_way = {task.remote(*arguments): name for name, arguments in jobs.items()}
+        watch(outcome)
         while under_way:
             ready, _ = ray.wait(list(under_way), timeout=POLL_SECONDS)
             for reference in ready:
@@ -104,42 +110,90 @@ def run_jobs(
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[Any]:
     """Ray, started here and ended afterwards, or the cluster at the address; one that the caller has started is left running."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _told(cluster):
         warnings.simplefilter("ignore")  # the import itself is not always clean
         ray = needs("ray", "ray")
     if ray.is_initialized():
         yield ray
         return
+    with _sigterm() as end_in_order, _without_its_errors(ray):
+        try:
+            with warnings.catch_warnings(), _told(cluster):
+                warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\.")  # of what its next versions will do
+                _begin(ray, cluster)
+            end_in_order()
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _begin(ray: Any, cluster: Cluster) -> None:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if cluster.address is None:
+        ray.init("local", include_dashboard=False, object_store_memory=OBJECT_STORE, _node_ip_address=HERE, **quiet)
+        return
     try:
-        with warnings.catch_warnings(), _statistics_off():
-            warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\.")  # of what its next versions will do
-            if cluster.address is None:
-                ray.init("local", include_dashboard=False, object_store_memory=OBJECT_STORE, _node_ip_address=HERE, **quiet)
-            else:
-                try:
-                    ray.init(cluster.address, **quiet)
-                except Exception as error:  # sockets, its own checks and gRPC each raise their own
-                    raise DataError(
-                        f"no Ray cluster answers at --address {cluster.address!r} ({_reason(error)}); `ray start --head` starts "
-                        "one, and without --address the runs are on this machine"
-                    ) from error
-        yield ray
-    finally:
-        ray.shutdown()
+        _answers(cluster.address)
+        ray.init(cluster.address, **quiet)
+    except Exception as error:  # sockets, its own checks and gRPC each raise their own
+        raise DataError(
+            f"no Ray cluster answers at --address {cluster.address!r} ({_reason(error)}); `ray start --head` starts "
+            "one, and without --address the runs are on this machine"
+        ) from error
+
+
+def _answers(address: str) -> None:
+    """Whether anything listens at all: Ray itself would try for a quarter of an hour."""
+    if address == "auto":  # then it is named by the environment, or Ray looks for it on this machine
+        address = os.environ.get("RAY_ADDRESS", "auto")
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon and address != "auto":
+        raise ValueError("an address is HOST:PORT, or auto")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
 
 
 @contextmanager
-def _statistics_off() -> Iterator[None]:
-    """Ray sends usage statistics home unless it is told not to; what the user has set stays."""
-    name = "RAY_USAGE_STATS_ENABLED"
-    given = os.environ.get(name)
-    os.environ.setdefault(name, "0")
+def _told(cluster: Cluster) -> Iterator[None]:
+    """What Ray reads from the environment; what the user has set stays.
+
+    It would send usage statistics home. Below ``uv run`` it would pack the current folder, and start each process from the copy:
+    of use on other machines only.
+    """
+    ours = {"RAY_USAGE_STATS_ENABLED": "0"} | ({"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"} if cluster.address is None else {})
+    ours = {name: value for name, value in ours.items() if name not in os.environ}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        if given is None:
-            del os.environ[name]
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _sigterm() -> Iterator[Callable[[], Any]]:
+    """Gives what makes SIGTERM end in order as Ctrl-C does, or as the program has it; Ray sets its own, and leaves it behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+    ours = signal.default_int_handler if before is signal.SIG_DFL else before
+    try:
+        yield lambda: signal.signal(signal.SIGTERM, ours)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _without_its_errors(ray: Any) -> Iterator[None]:
+    """Ray prints a paragraph on standard output for every process that is lost, and has no option against it; we count them."""
+    worker = ray._private.worker
+    before = getattr(worker, "print_to_stdstream", None)
+    worker.print_to_stdstream = lambda data, ignore_prefix: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 def _has_room(ray: Any, cluster: Cluster) -> None:

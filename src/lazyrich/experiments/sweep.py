@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .._extras import needs
+from .._extras import wants
 from .._files import folder_name, write_text
 from .._text import did_you_mean
 from ..errors import DataError
@@ -56,7 +56,7 @@ def sweep_experiment(
     Raises:
         DataError: a grid or conditions that there are not; data that are missing or damaged; ``out`` holds other runs, or runs
             and no ``resume``, or another sweep is at work there; no cluster answers.
-        KeyboardInterrupt: stopped by Ctrl-C; says how many runs are whole.
+        KeyboardInterrupt: stopped by Ctrl-C, or asked to end (SIGTERM); says how many runs are whole.
         MissingExtraError: ``lazyrich[ray]`` is not installed.
     """
     if seeds < 1:
@@ -64,8 +64,8 @@ def sweep_experiment(
     cluster, out, root = cluster or Cluster(), out.resolve(), data_folder(data).resolve()
     machine = Machine("gpu" if cluster.gpus_per_run else "cpu", precision=precision)
     points = read_grid(grid, _chosen(experiment.setups(preset), conditions))
-    needs("lightning", "experiments")
-    needs("filelock", "ray")
+    for module in ("ray", "filelock", "lightning"):  # the runs import it
+        wants(module, "ray")
     if not resume and next((out / "runs").rglob("evaluations.jsonl"), None) is not None:
         raise DataError(f"{out} holds runs already: go on with them by --resume, or choose another --out")
     planned = {run.folder.name: run for run in _planned(points, seeds, out)}
@@ -78,14 +78,19 @@ def sweep_experiment(
         if open_runs:
             jobs = {name: (run, root, machine, cluster.cpus_per_run) for name, run in open_runs.items()}
             total = sum(run.setup.steps for run in planned.values())
-            with progress_bar(progress, total=total, text=f"{experiment.name}: {len(planned)} runs", unit=" steps") as bar:
-                watch = _Watch(planned, bar) if progress else _unwatched
+            done, text = sum(map(_steps, planned.values())), f"{experiment.name}: {len(planned)} runs"
+            with progress_bar(progress, total=total, text=text, unit=" steps", done=done) as bar:
+                bar.note("waiting for Ray")
+                watch = _Watch(planned, bar, done) if progress else _unwatched
                 try:
                     outcome = run_jobs(_train, jobs, cluster, watch)
                 except KeyboardInterrupt as stop:
                     whole = sum(run.folder.done for run in planned.values())
-                    raise KeyboardInterrupt(f"{whole} of {len(planned)} runs are whole; --resume goes on with the rest") from stop
+                    raise KeyboardInterrupt(
+                        f"{whole} of {len(planned)} runs are whole; the same command with --resume goes on with the rest"
+                    ) from stop
         read = _read(planned, outcome)
+        outcome.failed = {name: outcome.failed[name] for name in planned if name in outcome.failed}
         table = table_text(experiment, preset, planned, read, outcome)
         write_text(out / "table.txt", table + "\n")
         write_text(out / "results.csv", tidy(planned, read))
@@ -121,10 +126,9 @@ def _train(run: Planned, root: Path, machine: Machine, threads: int) -> None:
 class _Watch:
     """Shows how far the runs have come, as their folders tell."""
 
-    def __init__(self, planned: Mapping[str, Planned], bar: Bar) -> None:
+    def __init__(self, planned: Mapping[str, Planned], bar: Bar, shown: int) -> None:
         self.open = dict(planned)
-        self.bar, self.whole, self.shown, self.said = bar, 0, 0, ""
-        self(Outcome())
+        self.bar, self.whole, self.shown, self.said = bar, 0, shown, ""
 
     def __call__(self, outcome: Outcome) -> None:
         for name in [name for name, run in self.open.items() if run.folder.done or name in outcome.failed]:
@@ -145,6 +149,8 @@ def _unwatched(outcome: Outcome) -> None:
 
 def _steps(run: Planned) -> int:
     """At which step a run was last looked at."""
+    if run.folder.done:
+        return run.setup.steps
     with suppress(DataError):  # the run itself says what is wrong
         series = run.folder.series.read()
         return int(series.steps[-1]) if len(series) else 0

@@ -56,19 +56,29 @@ class Swept:
 def table_text(
     experiment: Experiment, preset: Preset, planned: Mapping[str, Planned], read: Mapping[str, Run], outcome: Outcome
 ) -> str:
-    """A line for each point and condition, mean and sd over its seeds that are whole; then what was lost and what failed."""
+    """A line for each point and condition, mean and sd over its seeds that are whole; then what was lost and what failed.
+
+    A field that has one value at all points is said above.
+    """
     columns = {**COLUMNS, **experiment.columns}
     lines: dict[tuple[Point, str], list[Run]] = {}
     for name, run in planned.items():
         lines.setdefault((run.point, run.condition), []).extend([read[name]] if name in read else [])
-    names = list(next(iter(lines))[0].cells)
+    points = [point.cells for point, _ in lines]
+    names = [name for name, value in points[0].items() if any(point[name] != value for point in points)]
+    same = ", ".join(f"{name}={value}" for name, value in points[0].items() if name not in names)
     cells = [[*names, "condition", "seeds", *columns]]
     for (point, condition), runs in lines.items():
         values = [mean_and_sd(np.array([run.last(m) for run in runs]), m) for m in columns.values()]
-        cells.append([*point.cells.values(), condition, str(len(runs)), *values])
+        cells.append([*(point.cells[name] for name in names), condition, str(len(runs)), *values])
     table = aligned(cells)
     table.insert(1, "─" * max(map(len, table)))
-    text = [f"{experiment.name} ({preset}), {len(planned)} runs: {experiment.question}", "", *table]
+    text = [
+        f"{experiment.name} ({preset}), {len(planned)} runs: {experiment.question}",
+        *([f"everywhere {same}"] if same else []),
+        "",
+        *table,
+    ]
     again = [name for name in outcome.lost if name not in outcome.failed]
     if again:
         text += ["", "Their process or machine was lost, and they were taken up again:", *(f"  {name}" for name in again[:SHOWN])]

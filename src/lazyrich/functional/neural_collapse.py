@@ -21,14 +21,15 @@ class NeuralCollapse:
     Attributes:
         nc1: Tr(Σ_W Σ_B⁺)/C, variability within classes.
         nc2_equinorm: standard deviation over mean of the centred class means' lengths.
-        nc2_equiangular: mean |cos + 1/(C-1)| over pairs of centred class means.
+        nc2_equiangular: mean |cos + 1/(C-1)| over pairs of centred class means; None where one of them is no longer than its
+            rounding, and so has no direction.
         nc3: ‖W/‖W‖_F - M/‖M‖_F‖_F of head weight and centred class means; None without the head's weight.
         nc4: share of samples whose nearest class mean disagrees with the network; None without its answers.
     """
 
     nc1: float
     nc2_equinorm: float
-    nc2_equiangular: float
+    nc2_equiangular: float | None
     nc3: float | None = None
     nc4: float | None = None
 
@@ -54,6 +55,7 @@ def neural_collapse(
 
     Σ_W is the average over samples of the covariance within the class, Σ_B the average over classes of
     (μ_c - μ_G)(μ_c - μ_G)ᵀ, and μ_G the mean over samples. The statement that collapse means D_LR = 0 is for balanced classes.
+    Σ_B⁺ leaves out the directions in which the class means differ by no more than their rounding.
 
     Args:
         features: (n, p); or a :class:`~lazyrich.Gram` whose targets are one-hot (then no NC4).
@@ -65,7 +67,8 @@ def neural_collapse(
         weights: (n,) not negative.
 
     Raises:
-        DataError: labels out of range, a class without samples (named), fewer than two classes, shapes that do not match.
+        DataError: labels out of range, a class without samples (named), fewer than two classes, shapes that do not match; class
+            means that are the same up to their rounding.
         NonFiniteError: NaN or infinity.
 
     Reference:
@@ -98,14 +101,17 @@ def neural_collapse(
     second = gram.block("features", "features", centered=True)
     within = second - (centred.T * share) @ centred  # Σ_W = Σ_T - Σ_c π_c (μ_c - μ_G)(μ_c - μ_G)ᵀ
     left, singular, _ = torch.linalg.svd(centred.T / num_classes**0.5, full_matrices=False)
-    kept = singular > default_cut(gram.eps("features"), float(singular[0]), float(singular[0]))
+    rounding = rounding_of_means(gram, share)
+    largest = float(singular[0])
+    kept = singular > max(default_cut(gram.eps("features"), largest, largest), float(rounding.square().mean().sqrt()))
     if not bool(kept.any()):
-        raise DataError("all class means are the same: neural collapse is undefined")
+        raise DataError("all class means are the same, up to their rounding: neural collapse is undefined")
     left, singular = left[:, kept], singular[kept]
     spread = (left.T @ within * left.T).sum(1).clamp_min(0)  # a variance; under zero by rounding alone
     nc1 = (spread / singular.square()).sum() / num_classes
 
     norms = centred.norm(dim=1)
+    directed = bool((norms > rounding).all())
     cosines = (centred @ centred.T) / torch.outer(norms, norms)
     pairs = torch.triu_indices(num_classes, num_classes, offset=1, device=cosines.device)
     angles = cosines[pairs[0], pairs[1]] + 1 / (num_classes - 1)
@@ -129,7 +135,7 @@ def neural_collapse(
     return NeuralCollapse(
         nc1=float(nc1),
         nc2_equinorm=float(norms.std(correction=0) / norms.mean()),
-        nc2_equiangular=float(angles.abs().mean()),
+        nc2_equiangular=float(angles.abs().mean()) if directed else None,
         nc3=nc3,
         nc4=nc4,
     )
@@ -159,6 +165,16 @@ def class_means(gram: Gram) -> tuple[Tensor, Tensor, Tensor]:
         )
     centred = gram.block("targets", "features", centered=True) / share.unsqueeze(1)
     return share, centred + gram.mean("features"), centred
+
+
+def rounding_of_means(gram: Gram, share: Tensor) -> Tensor:
+    """(C,) how far rounding of the features may have moved the mean of each class.
+
+    A sample is moved by at most eps/2 times its length, and in a mean over samples that differ this averages out.
+    """
+    spread = gram.block("features", "features", centered=True).diagonal().sum()
+    rms = (spread.clamp_min(0) + gram.mean("features").square().sum()).sqrt()
+    return gram.eps("features") * rms / (gram.effective_count * share).sqrt()
 
 
 def nearest_mean_disagrees(features: Tensor, outputs: Tensor, means: Tensor) -> Tensor:
