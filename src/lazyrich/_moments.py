@@ -119,15 +119,30 @@ class Moments:
         if weights is not None:
             most = weights.amax()  # so that very small weights survive float32
             weighted, back = y * (weights / most).to(y.dtype).unsqueeze(1), back * most
-        panel = _CPU_PANEL if y.device.type == "cpu" else _PANEL
-        for start in range(0, self.width, panel):
-            stop = start + panel
-            self.features[start:stop, start:].addcmul_(weighted[:, start:stop].T @ y[:, start:], back)
+        for rows in self._panels():
+            self.features[rows, rows.start :].addcmul_(weighted[:, rows].T @ y[:, rows.start :], back)
+
+    def _panels(self) -> list[slice]:
+        panel = _CPU_PANEL if self.features.device.type == "cpu" else _PANEL
+        return [slice(start, min(start + panel, self.width)) for start in range(0, self.width, panel)]
 
     def second(self) -> Tensor:
-        """(p, p) Σ w y yᵀ, both triangles."""
-        whole = self.features.triu()
-        return whole.add_(whole.triu(1).T)
+        """(p, p) Σ w y yᵀ, both triangles; a new tensor."""
+        whole = self.features.clone()
+        for rows in self._panels():
+            corner = whole[rows, rows]
+            corner.copy_(corner.triu() + corner.triu(1).T)
+            whole[rows.stop :, rows].copy_(whole[rows, rows.stop :].T)
+        return whole
+
+    def along(self, d: Tensor) -> Tensor:
+        """(p,) Σ w (y·d) y."""
+        found = torch.zeros_like(d)
+        for rows in self._panels():
+            corner, right = self.features[rows, rows].triu(), self.features[rows, rows.stop :]
+            found[rows] += corner @ d[rows] + d[rows] @ corner - corner.diagonal() * d[rows] + right @ d[rows.stop :]
+            found[rows.stop :] += d[rows] @ right
+        return found
 
     def about(self, shift: Tensor, weight: float, squared_weight: float, along: Tensor) -> dict[str, Tensor]:
         """The sums of ``h + shift`` in place of ``h``, by name.

@@ -273,8 +273,7 @@ class Gram:
     def _along(self, d: Tensor) -> Tensor:
         """Σ w²(y·d)y: exact while all weights are one, else from the retained rows (which are all rows while there are few)."""
         if self.uniform:
-            upper = self._moments.features.triu()  # the diagonal counts once
-            return upper @ d + (d @ upper) - upper.diagonal() * d
+            return self._moments.along(d)
         y, weights = self._kept_deviation(), self._kept.rows[2]
         return self.num_rows / max(len(y), 1) * ((weights.square() * (y @ d)) @ y)
 
@@ -395,7 +394,9 @@ class Gram:
         return covariance if centered else torch.addr(covariance, self.mean(first), self.mean(second))
 
     def _covariance(self, first: str, second: str) -> Tensor:
-        return (self._raw(first, second) / self.weight_sum).addr_(self._drift(first), self._drift(second), alpha=-1)
+        raw = self._raw(first, second)
+        share = raw.div_(self.weight_sum) if first == second == "features" else raw / self.weight_sum  # the others are views
+        return share.addr_(self._drift(first), self._drift(second), alpha=-1)
 
     def reading(self, name: str, compute: Callable[[], T]) -> T:
         """What was read under this name before, or what ``compute`` gives now; forgotten when more rows come.

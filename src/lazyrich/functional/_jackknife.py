@@ -247,9 +247,10 @@ def _second_order_variance(rows: _Rows, power: float) -> Tensor:
     pairs.sub_(mixed).sub_(mixed.T).add_(alone).add_(alone.unsqueeze(1))
     pairs.mul_(2 / numerator).sub_(rows.sample.pairs[:m, :m]).fill_diagonal_(0)
     pairs.sub_(pairs.sum(dtype=torch.float64) / (m * (m - 1))).fill_diagonal_(0)
-    w2 = rows.sample.w[:m].square()
+    most = rows.sample.w[:m].max()
+    w2 = (rows.sample.w[:m] / most).square().to(pairs)
     every = (rows.share * len(rows.h) / m) ** 2
-    return 0.5 * every * (w2 @ (pairs.square_().double() @ w2))
+    return 0.5 * every * most**4 * (w2 @ pairs.square_() @ w2).double()
 
 
 def unbiased_squared_norm(covariance: Tensor, fourth_moment: float, n: float) -> Tensor:
