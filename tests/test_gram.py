@@ -122,6 +122,14 @@ class TestStreaming:
         assert low_rank_measure(gram) != before
         assert_same(without_stderr(readings(gram)), without_stderr(readings(filled(x, f, t, [N], retain=N))))
 
+    def test_what_was_read_before_a_merge_is_read_anew_after_it(self):
+        x, f, t = data()
+        first, second = (filled(x[part], f[part], t[part], [1250], retain=N) for part in (slice(1250), slice(1250, N)))
+        readings(first)
+        readings(second)
+        whole = readings(filled(x, f, t, [N], retain=N))
+        assert_same(without_stderr(readings(first.merge(second))), without_stderr(whole))
+
     @pytest.mark.parametrize("cut", [0, 10, 1024, 1500])
     def test_saved_and_resumed(self, whole, cut):
         x, f, t = data()

@@ -128,6 +128,19 @@ class TestLeadingPart:
         assert 1e-8 < found.residual < 0.1
         assert not found.converged
 
+    def test_a_solver_that_breaks_off_leaves_what_it_reached_last(self, monkeypatch):
+        solver, steps, residuals = torch.lobpcg, 0, []
+
+        def breaks(matrix, *, niter, **given):
+            solver(matrix, niter=steps, **given)
+            raise AssertionError("the number of converged eigenpairs cannot decrease")
+
+        monkeypatch.setattr(torch, "lobpcg", breaks)
+        matrix, _ = reflected(SPECTRA["power law"])
+        for steps in (2, 12):  # noqa: B007
+            residuals.append(leading_part(matrix, K).residual)
+        assert residuals[1] < residuals[0] / 10
+
 
 def data(n=1500, p=P, c=4):
     x = normal(n, p, seed=2) * rank_of(p) ** -0.8 + 0.1
