@@ -3,7 +3,7 @@
 All are given the same float32 features (n = 20,000, p = 512, C = 10) in memory and take turns in one process. `ms` is a median.
 Extra memory is what a fresh process grows by at its worst moment during the call, after a call on 64 × 16; the median of three.
 The errors are relative, each number against its own definition in float64 on the same input, the worst where there are several;
-once with the features as they are and once with 1,000 added to all, where float32 products not taken about a mean lose their digits.
+once with the features as they are and once with 1,000 added to all, where float32 products not about a mean lose their digits.
 
 The other packages are no dependencies: install them in an environment of their own and run this with its Python; what is missing
 is left out.
