@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 MEASURED := gram low_rank spectrum neural_collapse kernel_alignment effective_rank spectral_exponent parameter_norm tangent_kernel \
-	references capture random_networks layers measure targets determinism processes metrics large_p inputs row_sample sketched
+	references capture random_networks layers measure targets determinism processes metrics large_p inputs row_sample sketched inverse_root
 
 .PHONY: demo test lint docs benchmark coverage clean
 

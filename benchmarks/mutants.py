@@ -480,6 +480,9 @@ def main() -> None:
             told = known(file, trees[0], given.tests or tests_of(file))
             print(f"{file}: {len(todo)} of {len(every)} mutants, {len(told.seconds)} tests", flush=True)
             tried(todo, told, trees)
+            for mutant in todo:
+                if mutant.end == "no test" and ends.get(mutant.key) == "survived":
+                    mutant.end = "survived"  # others run it
             print(f"{file}: {time.monotonic() - began:.0f} s", flush=True)
             totals[file] = len(every)
             again = {m.key for m in todo}

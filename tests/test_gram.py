@@ -122,6 +122,14 @@ class TestStreaming:
         assert low_rank_measure(gram) != before
         assert_same(without_stderr(readings(gram)), without_stderr(readings(filled(x, f, t, [N], retain=N))))
 
+    def test_what_was_read_before_a_merge_is_read_anew_after_it(self):
+        x, f, t = data()
+        first, second = (filled(x[part], f[part], t[part], [1250], retain=N) for part in (slice(1250), slice(1250, N)))
+        readings(first)
+        readings(second)
+        whole = readings(filled(x, f, t, [N], retain=N))
+        assert_same(without_stderr(readings(first.merge(second))), without_stderr(whole))
+
     @pytest.mark.parametrize("cut", [0, 10, 1024, 1500])
     def test_saved_and_resumed(self, whole, cut):
         x, f, t = data()
@@ -514,6 +522,8 @@ class TestErrors:
         weights[3] = wrong
         with pytest.raises(DataError, match="weights must be finite and not negative"):
             Gram().update(self.x, weights=weights)
+        with pytest.raises(DataError, match=r"weights must have shape \(10,\), one for each row, got \(9,\)"):
+            Gram().update(self.x, weights=weights[:9])
 
     @pytest.mark.parametrize("sign", [1, -1])
     def test_how_large_numbers_may_be(self, sign):

@@ -128,6 +128,19 @@ class TestLeadingPart:
         assert 1e-8 < found.residual < 0.1
         assert not found.converged
 
+    def test_a_solver_that_breaks_off_leaves_what_it_reached_last(self, monkeypatch):
+        solver, steps, residuals = torch.lobpcg, 0, []
+
+        def breaks(matrix, *, niter, **given):
+            solver(matrix, niter=steps, **given)
+            raise AssertionError("the number of converged eigenpairs cannot decrease")
+
+        monkeypatch.setattr(torch, "lobpcg", breaks)
+        matrix, _ = reflected(SPECTRA["power law"])
+        for steps in (2, 12):  # noqa: B007
+            residuals.append(leading_part(matrix, K).residual)
+        assert residuals[1] < residuals[0] / 10
+
 
 def data(n=1500, p=P, c=4):
     x = normal(n, p, seed=2) * rank_of(p) ** -0.8 + 0.1
@@ -215,6 +228,12 @@ class TestSpectrum:
         with pytest.warns(ConvergenceWarning, match=r"residual is \d\.\de-\d\d of the largest eigenvalue and should be 1e-08"):
             part = feature_spectrum(data()[0], leading=K)
         assert part.residual > 1e-8
+
+    def test_the_warning_points_to_who_asked(self, monkeypatch):
+        monkeypatch.setattr(_eigen, "MOST_STEPS", 2)
+        with pytest.warns(ConvergenceWarning) as caught:
+            feature_spectrum(data()[0], leading=K)
+        assert [w.filename for w in caught] == [__file__]
 
 
 class TestMeasure:

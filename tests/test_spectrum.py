@@ -1,3 +1,4 @@
+import json
 import math
 from dataclasses import replace
 
@@ -185,6 +186,56 @@ def test_reads_as_text():
     assert feature_spectrum(q).part == ""
 
 
+class TestRecord:
+    """Numbers given, so that what is said of them is known."""
+
+    spectrum = FeatureSpectrum(
+        np.array([4.0, 2.0, 2.0, 0.0]), 3, False, 4, 8.0, None, np.array([0.5, 1.0, 0.5, 0.0]), np.array([0.0, 0.5, 0.5, 0.0]),
+        np.array([0.25, 0.125, 0.0, 0.0]), 2, 1, np.eye(4)[:, :3], np.zeros(4),
+    )  # fmt: skip
+
+    def test_reads_as_text(self):
+        assert str(self.spectrum).splitlines() == [
+            "features: 4, numerical rank 3",
+            "cumulative quality: 1.000, 95 % of it in the first 3",
+            "cumulative utilization: 1.000, 95 % of it in the first 3",
+        ]
+        part = replace(self.spectrum, num_features=2000, trace=16.0, residual=1e-9, rank=4, quality=None)
+        assert str(part).splitlines()[:2] == [
+            "features: 2000, numerical rank at least 4",
+            "the leading 4 of 2,000, which hold 50 % of the sum of all, residual 1.0e-09",
+        ]
+        assert "eigenvectors" not in repr(self.spectrum)
+        assert "mean" not in repr(self.spectrum)
+
+    def test_curves(self):
+        np.testing.assert_allclose(self.spectrum.relative_eigenvalues, [1, 0.5, 0.5, 0])
+        np.testing.assert_allclose(self.spectrum.cumulative_eigenvalues, [0.5, 0.75, 1, 1])
+        np.testing.assert_allclose(self.spectrum.cumulative_quality, [0.25, 0.75, 1, 1])
+        np.testing.assert_allclose(self.spectrum.cumulative_utilization, [0, 0.5, 1, 1])
+        for ranks in ({"target_rank": None, "output_rank": None}, {"quality": None, "utilization": None}):
+            without = replace(self.spectrum, **ranks)
+            assert without.cumulative_quality is None
+            assert without.cumulative_utilization is None
+
+    def test_as_plain_values_and_back(self):
+        values = json.loads(json.dumps(self.spectrum.to_dict()))
+        assert values["quality"] == [0.5, 1.0, 0.5, 0.0]
+        assert values.keys().isdisjoint({"eigenvectors", "mean"})
+        again = FeatureSpectrum.from_dict(values | {"eigenvalues": [4, 2, 2, 0], "trace": 8})
+        assert again.eigenvalues.dtype == np.float64
+        assert again.to_dict() == self.spectrum.to_dict()
+        for name in ("rank", "num_features", "target_rank", "output_rank"):
+            for wrong in ("two", 2.0, True):
+                with pytest.raises(TypeError, match=f"{name} must be a whole number, got {wrong!r}"):
+                    FeatureSpectrum.from_dict(values | {name: wrong})
+        for name in ("rank", "num_features"):
+            with pytest.raises(TypeError, match=f"{name} must be a whole number, got None"):
+                FeatureSpectrum.from_dict(values | {name: None})
+        with pytest.raises(ValueError, match="num_features is 3, and there are 4 eigenvalues"):
+            FeatureSpectrum.from_dict(values | {"num_features": 3})
+
+
 def test_values_that_are_no_spectrum():
     values = feature_spectrum(normal(50, 6), normal(50, 2, seed=1)).to_dict()
     for name, wrong in (("utilization", [0.5] * 5), ("eigenvalues", [[1.0] * 6]), ("contributions", [])):
@@ -223,7 +274,7 @@ def test_share_of_the_constant_function():
 def test_a_solver_that_does_not_converge_is_tried_another_way(monkeypatch, failing):
     """Seen on features of which nearly all are dead: the lower triangle fails where the upper one does not."""
     x = torch.randn(80, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected = feature_spectrum(x)
+    expected = feature_spectrum(x, centered=True)
     calls, solver = [], torch.linalg.eigh
 
     def unsteady(matrix, **options):
@@ -233,7 +284,8 @@ def test_a_solver_that_does_not_converge_is_tried_another_way(monkeypatch, faili
         return solver(matrix, **options)
 
     monkeypatch.setattr(torch.linalg, "eigh", unsteady)
-    found = feature_spectrum(x)
+    found = feature_spectrum(x, centered=True)
+    assert calls[: failing + 1] == [{}, {"UPLO": "U"}, {}][: failing + 1]
     np.testing.assert_allclose(found.eigenvalues, expected.eigenvalues, rtol=1e-12)
     assert found.eigenvectors is not None
     assert expected.eigenvectors is not None
