@@ -31,7 +31,7 @@ benchmark: .venv/ready  ## the tables of the documentation, about an hour
 	$(BIN)/python benchmarks/sensitivity.py
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/monitor.py
-	OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/speed.py --threads 1 2 --out results/speed/peers.md
+	$(BIN)/python benchmarks/speed.py --threads 1 2 --out results/speed/peers.md
 	$(BIN)/python benchmarks/against_the_limit.py --out results/speed/limit.md
 	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/processes.py

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 LEAST_REPETITIONS = 5
+_PAUSE = 0.1  # seconds before each call, in which the threads of another library stop spinning
 
 
 def in_turns(calls: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, float]:
@@ -28,6 +29,7 @@ def in_turns(calls: dict[str, Callable[[], Any]], repetitions: int) -> dict[str,
         call()
     for k in range(repetitions):
         for name in names[k % len(names) :] + names[: k % len(names)]:
+            time.sleep(_PAUSE)
             began = time.perf_counter()
             calls[name]()
             seconds[name].append(time.perf_counter() - began)

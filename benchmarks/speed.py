@@ -1,14 +1,14 @@
 """How fast, with how much memory and how exactly, beside the packages that compute the same or the like.
 
 All are given the same float32 features (n = 20,000, p = 512, C = 10) in memory and take turns in one process. `ms` is a median.
-Extra memory is what a fresh process grows by at its worst moment during the call, after a call on 64 × 16; the median of three. The
-errors are relative, each number against its own definition in float64 on the same input, the worst where there are several; once with
-the features as they are and once with 1,000 added to all, where float32 products not taken about a mean lose their digits.
+Extra memory is what a fresh process grows by at its worst moment during the call, after a call on 64 × 16; the median of three.
+The errors are relative, each number against its own definition in float64 on the same input, the worst where there are several;
+once with the features as they are and once with 1,000 added to all, where float32 products not about a mean lose their digits.
 
 The other packages are no dependencies: install them in an environment of their own and run this with its Python; what is missing
-is left out. On several threads those of one library must not spin while another computes, hence the first word of the command.
+is left out.
 
-    OMP_WAIT_POLICY=passive python benchmarks/speed.py --threads 1 2 --out results/speed/peers.md
+    python benchmarks/speed.py --threads 1 2 --out results/speed/peers.md
 """
 
 from __future__ import annotations

@@ -434,7 +434,7 @@ class TestOnRay:
             when = {path: path.stat().st_mtime_ns for path in whole(out)}
         monkeypatch.setitem(EXPERIMENTS, "small", LOGGED)
         assert main(["sweep", "small", *grid]) == 0  # while what was killed may still be ending
-        assert all_gone(log, 90), processes_of(log)  # what Ray was just starting then waits a minute for its server
+        assert all_gone(log, 90), processes_of(log)  # an agent of Ray may then wait a minute for its server
         assert all(path.stat().st_mtime_ns == before for path, before in when.items())
         assert len(whole(out)) == 12
         assert "Table and numbers:" in capsys.readouterr().out
