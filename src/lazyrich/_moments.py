@@ -11,7 +11,7 @@ from torch import Tensor
 
 NAMES = ("sum", "features", "cross", "small", "quartic", "cubic", "square")
 _CPU_PANEL, _PANEL = 128, 1024  # columns of a triangular product taken at a time: smaller skips more, larger launches less
-_CPU_ROWS = 256  # rows that are copied to float64 at a time
+PART_ROWS = 256  # rows that are copied to float64 at a time
 
 
 class Moments:
@@ -103,7 +103,7 @@ class Moments:
         else:
             rows[:s], rows[s], rows[s + 2] = (z * weights.unsqueeze(1)).T, weights, weights.square()
         linear, norm, w2norm = rows.new_zeros(len(rows), self.width), rows.new_empty(m), rows[s + 1]
-        most = _CPU_ROWS if y.device.type == "cpu" else m
+        most = PART_ROWS if y.device.type == "cpu" else m
         room = rows.new_empty(min(most, m), self.width)
         for start in range(0, m, most):
             some = slice(start, min(start + most, m))

@@ -25,13 +25,12 @@ import torch
 from torch import Tensor
 
 from ._checked import checked
-from ._moments import NAMES, Moments
+from ._moments import NAMES, PART_ROWS, Moments
 from ._row_sample import RowSample
 from .errors import DataError, NonFiniteError
 from .processes import Processes
 
 BLOCK_ROWS = 1024
-_PART_ROWS = 256  # rows that are copied to float64 at a time
 STATE = (
     "header", *NAMES, "pilot",
     "pending_features", "pending_small", "pending_weights", "kept_features", "kept_small", "kept_weights", "kept_numbers",
@@ -423,7 +422,7 @@ class Gram:
         self._ready()
         order, mean = self._kept.order(), self.mean("features")
         features = self._kept.rows[0].index_select(0, order)
-        for part in features.split(_PART_ROWS):
+        for part in features.split(PART_ROWS):
             part.copy_(part.double().sub_(mean).mul_(unit))
         rows, p = {"features": features}, self._widths["features"]
         for name in list(self._widths)[1:]:

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._moments import PART_ROWS
 from ..gram import Gram
 from ._inverse_root import inverse_root
 from ._span import Span
 
 PAIR_ROWS = 512  # rows whose pairs are looked at
 _PAIR_TOLERANCE = 1e-4  # of B^{-1/2} in what pairs add, a small part of the error
-_PART_ROWS = 256  # rows that are copied to float64 at a time
 _MOST_WORK, _AT_ONCE = 2**24, 2**21  # rows · outputs · resolvents, in all and held at a time
 _NORMAL = 1.959964  # 97.5 % quantile
 
@@ -153,7 +153,7 @@ def _sampled(gram: Gram) -> _Sample:
     alignment = (torch.cat(spread) - w * lengths.square()) / (1 - w)
     pairs = norm_pairs(kernel, along @ x[:PAIR_ROWS].T, alignment[:PAIR_ROWS].to(kernel), norm2.to(kernel))
     loadings = gram.block("features", "outputs", centered=True) * unit
-    projected = torch.cat([part.double() @ loadings for part in x.split(_PART_ROWS)])
+    projected = torch.cat([part.double() @ loadings for part in x.split(PART_ROWS)])
     return _Sample(lengths, w, norm2, alignment, kernel, pairs, blocks["outputs"], loadings, projected)
 
 
