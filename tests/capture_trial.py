@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from lazyrich import DataError, DegenerateError, HeadError, NonFiniteError
 
 OWN = (HeadError, DataError, TypeError, ValueError, lazyrich.NondeterminismError)
 MARKS = ("the network refused", "the user's hook")
-SECONDS = 10.0
 HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs",
     "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called", "_state_dict_hooks",
@@ -165,7 +163,7 @@ def _trial(seed: Any, drawn: Drawn, other: Drawn) -> str:
         except Exception as error:
             seen = error
         torch.manual_seed(random.Random(f"state {seed}").randrange(2**31))
-        before, began = state(drawn.model), time.process_time()
+        before = state(drawn.model)
         data = drawn.make()
         generator = getattr(data, "generator", None)
         loader_state = None if generator is None else bits(generator.get_state())
@@ -174,11 +172,8 @@ def _trial(seed: Any, drawn: Drawn, other: Drawn) -> str:
             result = lazyrich.measure(drawn.model, data, **drawn.options)
         except Exception as error:
             result = error
-        seconds = time.process_time() - began  # a machine that others use may stop us
     options = {key: value if not isinstance(value, Tensor) else "…" for key, value in drawn.options.items()}
     text = f"case {seed} ({', '.join(drawn.what)}; {options})"
-    if seconds > SECONDS:
-        raise Finding(f"{text}: took {seconds:.0f} s")
     for old, new in zip(before, state(drawn.model), strict=True):
         if old != new:
             raise Finding(f"{text}: left changed: {str(old)[:300]} -> {str(new)[:300]}")

@@ -1,9 +1,10 @@
 """A small experiment on digits, for the tests; as a program: runs it in the folder it is given, with what else is asked for."""
 
-import os
 import resource
 import sys
 from pathlib import Path
+
+import killed
 
 from lazyrich.experiments import Claim, Digits, Experiment, Loss, Machine, Mlp, Optimizer, Setup, run_experiment, training
 from lazyrich.experiments.setup import every
@@ -52,16 +53,10 @@ if __name__ == "__main__":
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     if "often" in asked:
         training.CHECKPOINT_SECONDS = 0.0
-    if "children" in asked:  # one child a line of input, for importing takes longer than the run
-        import lightning.fabric  # noqa: F401
+    if "children" in asked:
+        import lightning.fabric  # noqa: F401 - once, before the children are forked
 
-        for line in sys.stdin:
-            child = os.fork()
-            if child == 0:
-                training.CHECKPOINT_SECONDS = 0.0
-                run(line.strip(), resume=True)
-                os._exit(0)
-            print(child, flush=True)
-            print(os.waitpid(child, 0)[1], flush=True)
+        training.CHECKPOINT_SECONDS = 0.0
+        killed.main(lambda folder: run(folder, resume=True))
     else:
         print(run(out, resume=True, machine=Machine("cpu", 2) if "two" in asked else CPU))

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from lazyrich.experiments.setup import every
 
 RATES = ("0.001", "0.002", "0.003", "0.004", "0.005", "0.006")
 STEPS, KILLED_AT, CHECKPOINT = 60, 50, 30  # the last checkpoint before it is killed
+
+
+_began: dict[str, int] = {}  # the last step of the run that this process is at
 
 
 def written(line: str) -> None:
@@ -30,11 +34,26 @@ class LoggedDigits(Digits):
         return super().load(seed, root)
 
 
+def waits(step: int) -> None:
+    """Runs that begin after as many as ``SWEEP_LOG.hold`` says wait until that file is gone, so that the sweep cannot end."""
+    if step > _began.get("step", STEPS):
+        _began["step"] = step
+        return
+    _began["step"] = step
+    written("begin 0")
+    log, hold = Path(os.environ["SWEEP_LOG"]), Path(os.environ["SWEEP_LOG"] + ".hold")
+    lines = [line.split()[0] for line in log.read_text().splitlines() if line.endswith(" begin 0")]
+    place = max(k for k, process in enumerate(lines, 1) if int(process) == os.getpid())
+    while hold.exists() and place > int(hold.read_text()):
+        time.sleep(0.02)
+
+
 @dataclass(frozen=True)
 class LoggedAdam(Optimizer):
     """Adam; every step is written down. Where a file lies beside the log, it goes, and the process is killed."""
 
     def set_rate(self, optimizer, step):
+        waits(step)
         written(f"{self.rate} {step}")
         super().set_rate(optimizer, step)
         kill = Path(os.environ["SWEEP_LOG"] + ".kill")
@@ -66,6 +85,8 @@ def trained(log: Path) -> dict[tuple[float, int], list[list[int]]]:
     seeds, steps = {}, {}
     for line in log.read_text().splitlines():
         process, what, value = line.split()
+        if what == "begin":
+            continue
         if what == "seed":
             seeds[process], steps[process] = int(value), None
             continue

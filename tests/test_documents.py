@@ -104,7 +104,7 @@ def test_the_gallery_quotes_the_tables():
 def test_two_processes_print_the_table_of_one():
     """The example under torchrun, on the CPU."""
     example = ROOT / "examples/distributed.py"
-    options = {"capture_output": True, "text": True, "timeout": 300}
+    options = {"capture_output": True, "text": True}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     one = subprocess.run([sys.executable, example], **options).stdout
     both = subprocess.run([*launcher, example], **options)

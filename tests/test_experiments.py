@@ -5,16 +5,15 @@ import dataclasses
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import small_experiment
 import torch
+from killed import Killable
 from small_experiment import SMALL, run
 from torch import nn
 
@@ -176,28 +175,15 @@ class TestRun:
 
 class TestInterrupted:
     def test_killed_ten_times(self, whole, tmp_path):
-        """kill -9 at ten random moments, resumed each time: the table and every number are those of the whole run."""
+        """kill -9 at ten writes, some of them torn, resumed each time: the table and every number are those of the whole run."""
         draws = random.Random(0)
-        program = subprocess.Popen([*PROGRAM, "", "children"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=HERE)
-        assert program.stdin is not None
-        assert program.stdout is not None
-        killed = 0
-        with program:
-            for _ in range(60):
-                program.stdin.write(f"{tmp_path}\n")
-                program.stdin.flush()
-                child = int(program.stdout.readline())
-                if killed < 10:
-                    time.sleep(draws.uniform(0.05, 0.6))
-                    try:
-                        os.kill(child, signal.SIGKILL)
-                    except ProcessLookupError:  # it was faster
-                        pytest.fail("the run was over before it was killed ten times")
-                    killed += 1
-                if int(program.stdout.readline()) == 0:
-                    break
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": HERE}
+        with subprocess.Popen([*PROGRAM, "", "children"], **pipes) as program:
+            runs = Killable(program)
+            for k in range(10):
+                assert runs(tmp_path, draws.randint(1, 40), torn=k % 2 == 0)
+            assert not runs(tmp_path)
             program.stdin.close()
-        assert killed == 10
         assert (tmp_path / "table.txt").read_text() == whole[1] + "\n"
         assert rows(tmp_path) == rows(whole[0])
         for curves in whole[0].rglob("*.npz"):

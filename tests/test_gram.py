@@ -211,7 +211,7 @@ class Together:
     together = True
 
     def __init__(self, count):
-        self.barrier, self.given, self.ranks = threading.Barrier(count, timeout=60), [None] * count, threading.local()
+        self.barrier, self.given, self.ranks = threading.Barrier(count, timeout=900), [None] * count, threading.local()
 
     def exchanged(self, value):
         self.given[self.ranks.mine] = copy.deepcopy(value)

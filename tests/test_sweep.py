@@ -371,7 +371,7 @@ def processes_of(log):
     return found
 
 
-def all_gone(log, seconds=30):
+def all_gone(log, seconds=900):  # a guard against hanging, no measure of speed
     until = time.monotonic() + seconds
     while processes_of(log) and time.monotonic() < until:
         time.sleep(0.1)
@@ -381,13 +381,14 @@ def all_gone(log, seconds=30):
 @needs_ray
 class TestOnRay:
     @pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "somewhere"])
-    def test_nobody_answers(self, address, tmp_path, log):
+    def test_nobody_answers(self, address, tmp_path, log, monkeypatch):
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-        began = time.monotonic()
+        import ray
+
+        monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray itself tries for a quarter of an hour"))
         with pytest.raises(DataError, match="no Ray cluster answers at --address .* `ray start --head` starts one"):
             on_ray.run_jobs(print, {"a": ()}, Cluster(address.format(port)), rooms._unwatched)
-        assert time.monotonic() - began < 60  # Ray itself tries for a quarter of an hour
 
     def test_a_lost_process_and_a_bad_configuration(self, tmp_path, log, without_a_sweep, capfd):
         """12 runs and a bad one, a process killed in the middle: all 12, none twice, none of what the checkpoint held again."""
@@ -415,14 +416,15 @@ class TestOnRay:
         out = tmp_path / "out"
         code = "import sys, small_sweep; sys.exit(small_sweep.program(sys.argv[1:]))"
         grid = ["--grid", f"optimizer.rate={','.join(RATES)}", "--seeds", "2", "--out", str(out), "--no-progress", "--resume"]
-        when = {}
+        when, hold = {}, Path(f"{log}.hold")
         for stop, least, status in ((signal.SIGINT, 2, 130), (signal.SIGKILL, 6, -9)):
+            hold.write_text(str(log.read_text().count("begin") + least - len(whole(out))))
             program = subprocess.Popen([sys.executable, "-c", code, *grid], stderr=subprocess.PIPE, text=True)
             with program:
                 while len(whole(out)) < least and program.poll() is None:
                     time.sleep(0.02)
                 program.send_signal(stop)
-                errors = program.communicate(timeout=120)[1]
+                errors = program.communicate()[1]
             assert program.returncode == status, errors
             if stop == signal.SIGINT:
                 assert all_gone(log), processes_of(log)
@@ -432,9 +434,10 @@ class TestOnRay:
                 )
             assert all(path.stat().st_mtime_ns == before for path, before in when.items())
             when = {path: path.stat().st_mtime_ns for path in whole(out)}
+        hold.unlink()
         monkeypatch.setitem(EXPERIMENTS, "small", LOGGED)
         assert main(["sweep", "small", *grid]) == 0  # while what was killed may still be ending
-        assert all_gone(log, 90), processes_of(log)  # an agent of Ray may then wait a minute for its server
+        assert all_gone(log), processes_of(log)  # an agent of Ray may then wait a minute for its server
         assert all(path.stat().st_mtime_ns == before for path, before in when.items())
         assert len(whole(out)) == 12
         assert "Table and numbers:" in capsys.readouterr().out

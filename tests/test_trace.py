@@ -2,16 +2,15 @@
 
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import killed
 import numpy as np
 import pytest
 import torch
+from killed import Killable
 from safetensors.torch import save_file
 from torch import nn
 
@@ -217,56 +216,35 @@ class TestResume:
             trace(network(), folder, samples(), out=tmp_path / "out", resume=True)
 
 
-def children():
-    """As a program: traces in a child for each line of input, for importing takes longer than the trace."""
+def traced(folder):
+    """What the program of the test below runs."""
     torch.set_num_threads(1)
-    for line in sys.stdin:
-        folder = Path(line.strip())
-        child = os.fork()
-        if child == 0:
-            trace(network(), folder / "c", samples(), out=folder / "out", resume=True)
-            os._exit(0)
-        print(child, flush=True)
-        print(os.waitpid(child, 0)[1], flush=True)
+    trace(network(), Path(folder, "c"), samples(), out=Path(folder, "out"), resume=True)
 
 
 class TestKilled:
-    def test_at_several_moments(self, tmp_path):
+    @pytest.mark.parametrize("torn", [False, True])
+    def test_at_several_writes(self, tmp_path, torn):
         """What was measured is there after every kill, and in the end the series is the same to the last byte."""
         steps = tuple(range(0, 120, 10))
         saved(tmp_path / "c", steps)
         (tmp_path / "whole").mkdir()
         saved(tmp_path / "whole/c", steps)
-        draws, killed = random.Random(0), []
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        ) as program:
-
-            def begin(folder):
-                program.stdin.write(f"{folder}\n")
-                program.stdin.flush()
-                return int(program.stdout.readline())
-
-            begin(tmp_path / "whole")
-            assert int(program.stdout.readline()) == 0
-            lines = tmp_path / "out/evaluations.jsonl"
-            for wanted in (1, 2, 4, 7, 9):
-                child = begin(tmp_path)
-                while not lines.is_file() or lines.read_bytes().count(b"\n") < wanted:
-                    time.sleep(0.0005)
-                time.sleep(draws.uniform(0, 0.01))
-                os.kill(child, signal.SIGKILL)
-                assert int(program.stdout.readline()) == signal.SIGKILL, "it was over before it was killed"
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen([sys.executable, __file__], env={**os.environ, "OMP_NUM_THREADS": "1"}, **pipes) as program:
+            runs, held = Killable(program), 0
+            assert not runs(tmp_path / "whole")
+            # a run writes what it is (after the first also the lines again), and curves and a line for each checkpoint
+            for write in (3, 3, 8, 5, 6):
+                assert runs(tmp_path, write, torn=torn)
                 s = SeriesFolder(tmp_path / "out").read()
-                assert wanted <= len(s) < len(steps)
+                assert held <= len(s) < len(steps)
                 assert s.steps.tolist() == list(steps[: len(s)])
                 assert all(s.curves(k) for k in range(len(s)))
-                killed.append(len(s))
-            begin(tmp_path)
-            assert int(program.stdout.readline()) == 0
+                held = len(s)
+            assert held > 3
+            assert not runs(tmp_path)
             program.stdin.close()
-        assert len(set(killed)) == 5
         files = sorted(p.relative_to(tmp_path / "whole/out") for p in (tmp_path / "whole/out").rglob("*") if p.is_file())
         assert len(files) == 2 + len(steps)
         for file in files:
@@ -382,4 +360,4 @@ def data():
 
 
 if __name__ == "__main__":
-    children()
+    killed.main(traced)

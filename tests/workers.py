@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 
-def in_two_processes(function, *arguments, timeout=120):
+def in_two_processes(function, *arguments, timeout=900):
     with tempfile.TemporaryDirectory() as folder:
         context = mp.get_context("spawn")
         processes = [context.Process(target=_start, args=(rank, folder, function, arguments)) for rank in range(2)]

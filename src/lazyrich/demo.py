@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -29,7 +31,11 @@ def run_demo(out: Path, *, seed: int = 0, progress: bool = True) -> dict[str, Ri
     out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Richness] = {}
     accuracies: dict[str, str] = {}
-    with torch.random.fork_rng(devices=[]), progress_bar(progress, total=2 * EPOCHS, text="training", unit=" epochs") as bar:
+    with (
+        _one_thread(),
+        torch.random.fork_rng(devices=[]),
+        progress_bar(progress, total=2 * EPOCHS, text="training", unit=" epochs") as bar,
+    ):
         for name in (FULL, LAST):
             torch.manual_seed(seed)
             model = _network()
@@ -51,6 +57,17 @@ def run_demo(out: Path, *, seed: int = 0, progress: bool = True) -> dict[str, Ri
         f"Figure and results: {out}"
     )
     return results
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums are split by the number of threads and so rounded differently, and threads of small products wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

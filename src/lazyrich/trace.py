@@ -155,7 +155,7 @@ def _claimed(folder: SeriesFolder, about: dict[str, Any], found: dict[int, Path]
             if before.get(step) != digests[step]:
                 raise DataError(f"out={folder.path} holds step {step} of another checkpoint than {found[int(step)]}: {other}")
         digests = before | digests
-        folder.mend()
+    folder.mend()  # also where the very first line was cut off, so that nothing is held
     write_text(path, json.dumps({**ours, "checkpoints": digests}, indent=1) + "\n")
     return list(held)
 
