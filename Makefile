@@ -17,6 +17,7 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports
 
 docs: .venv/ready
 	$(BIN)/mkdocs build --strict  # --quiet would hide the warnings, and then they are no failures

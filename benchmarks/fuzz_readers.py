@@ -32,11 +32,11 @@ from safetensors.torch import save
 from torch import nn
 
 import lazyrich
-from lazyrich.checkpoint import load_checkpoint
 from lazyrich.errors import CheckpointError, DataError
-from lazyrich.experiments.images import _read_cifar, _read_idx  # pyright: ignore[reportPrivateUsage]
+from lazyrich.experiments.ingredients.images import _read_cifar, _read_idx  # pyright: ignore[reportPrivateUsage]
 from lazyrich.experiments.runs import RunFolder
-from lazyrich.series import Evaluation, SeriesFolder
+from lazyrich.model.checkpoints import load_checkpoint
+from lazyrich.results.series import Evaluation, SeriesFolder
 
 MEMORY, CHUNK = 6 * 2**30, 2500
 NETWORK = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lazyrich import Gram
 from lazyrich.functional import low_rank_estimate, low_rank_measure
-from lazyrich.functional._eigen import LEADING, eigh, eigvalsh, leading_part
+from lazyrich.functional.eigen import LEADING, eigh, eigvalsh, leading_part
 
 OUTPUTS, SAMPLES = 100, 2048
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lazyrich.functional._span import HALF_ROUNDING_FACTOR, ROUNDING_FACTOR
+from lazyrich.functional.span import HALF_ROUNDING_FACTOR, ROUNDING_FACTOR
 
 CLASSES, WIDTH, SAMPLES = 10, 512, 2048
 

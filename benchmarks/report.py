@@ -19,7 +19,7 @@ import numpy as np
 
 from lazyrich import Evaluation
 from lazyrich.report import write_report
-from lazyrich.series import SeriesFolder
+from lazyrich.results.series import SeriesFolder
 
 FEATURES, OUTPUTS = 512, 10
 OTHERS = ("balanced", "output_alignment", "nc1", "nc2_equinorm", "nc2_equiangular", "nc3", "s_init", "rankme", "stable_rank",

@@ -25,8 +25,8 @@ from trained_networks import ENDS, KINDS, REAL, Kind, LossName, accuracy, convne
 
 import lazyrich
 from lazyrich.experiments import Digits, Loss, Mlp, Optimizer, Setup
-from lazyrich.experiments.data import augment
-from lazyrich.experiments.images import data_folder
+from lazyrich.experiments.ingredients.data import augment
+from lazyrich.experiments.ingredients.images import data_folder
 from lazyrich.functional import LowRankEstimate, low_rank_estimate
 
 OUT = Path(__file__).parent.parent / "results/sensitivity"

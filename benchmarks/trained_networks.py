@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 import lazyrich
 from lazyrich.experiments import Data, Digits, Images, Loss, Mlp, ModularArithmetic, Optimizer, ResNet18, Setup, Split, Vgg16
-from lazyrich.experiments.data import augment
-from lazyrich.experiments.images import data_folder
-from lazyrich.experiments.seeds import derived
+from lazyrich.experiments.ingredients.data import augment
+from lazyrich.experiments.ingredients.images import data_folder
+from lazyrich.experiments.ingredients.seeds import derived
 from lazyrich.experiments.training import batch_rows
 from lazyrich.functional import LowRankEstimate, low_rank_estimate
 

@@ -103,3 +103,11 @@ def exponent(x, first, last):
     values = np.linalg.svd(x - x.mean(0), compute_uv=False)[first - 1 : last] ** 2
     i = np.arange(first, last + 1)
     return -np.polyfit(np.log(i), np.log(values), 1, w=i**-0.5)[0]
+
+
+def splitmix(number):
+    """The 64-bit hash splitmix64 of a number, in Python's integers."""
+    x = (number + 1) * 0x9E3779B97F4A7C15 & (2**64 - 1)
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & (2**64 - 1)
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & (2**64 - 1)
+    return x ^ (x >> 31)

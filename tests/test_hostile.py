@@ -16,11 +16,11 @@ from torch import nn
 
 import lazyrich
 from lazyrich import CheckpointError, DataError, Evaluation, Monitor
-from lazyrich.checkpoint import load_checkpoint
-from lazyrich.cli import main
-from lazyrich.experiments import images
+from lazyrich.cli.main import main
+from lazyrich.experiments.ingredients import images
 from lazyrich.experiments.runs import RunFolder
-from lazyrich.series import SeriesFolder
+from lazyrich.model.checkpoints import load_checkpoint
+from lazyrich.results.series import SeriesFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
 RED = "\x1b[31mred\u202e"
@@ -72,7 +72,7 @@ class TestNames:
         assert "\\x1b[31mred" in shown
 
     def test_on_progress_bars(self, capsys):
-        from lazyrich.progress import progress_bar
+        from lazyrich._support.progress import progress_bar
 
         with progress_bar(True, total=2, text=RED, unit="") as bar:
             bar.text(RED)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from . import functional, schedules
-from .cost import MeasurementCost, measurement_cost
 from .errors import (
     CheckpointError,
     ConvergenceWarning,
@@ -27,13 +26,14 @@ from .errors import (
 )
 from .functional import FeatureSpectrum, LowRankEstimate, ParameterNorm, PowerLaw
 from .gram import Gram
-from .measure import collect, measure
-from .monitor import Monitor, crosses, falls
-from .null import Null, NullDistribution, null_distribution
-from .richness import Comparison, LayerRichness, Richness, load
-from .series import Evaluation, Series
-from .tables import table
-from .trace import trace
+from .measurement.cost import MeasurementCost, measurement_cost
+from .measurement.measure import collect, measure
+from .measurement.null import Null, NullDistribution, null_distribution
+from .results.richness import Comparison, LayerRichness, Richness, load
+from .results.series import Evaluation, Series
+from .results.text import table
+from .training.monitor import Monitor, crosses, falls
+from .training.trace import trace
 
 if _TYPE_CHECKING:
     from .metrics import (

@@ -14,10 +14,11 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from . import functional
-from .functional._inputs import as_gram, one_hot
+from ._support.processes import Processes
+from .functional.inputs import as_gram, one_hot
 from .functional.low_rank import Reference
-from .gram import STATE, Gram
-from .processes import Processes
+from .gram import Gram
+from .gram.gram import STATE
 
 
 class GramMetric(Metric):

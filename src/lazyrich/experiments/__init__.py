@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import (
+from .catalogue import (
     batch_norm,
     collapse,
     encoded_mnist,
@@ -14,16 +14,16 @@ from . import (
     train_size,
     weight_decay,
 )
-from .data import Data, Digits, Images, ModularArithmetic, Split
 from .experiment import Claim, Experiment, Results, Row
-from .grid import Point
-from .models import Mlp, ResNet18, Transformer, Vgg16
-from .on_ray import Cluster
+from .ingredients.data import Data, Digits, Images, ModularArithmetic, Split
+from .ingredients.models import Mlp, ResNet18, Transformer, Vgg16
 from .run import Machine, run_experiment
 from .runs import Run
 from .setup import Loss, Optimizer, Setup
-from .sweep import sweep_experiment
-from .swept import Swept
+from .sweeps.grid import Point
+from .sweeps.on_ray import Cluster
+from .sweeps.sweep import sweep_experiment
+from .sweeps.swept import Swept
 
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT

@@ -11,10 +11,10 @@ from torch import nn
 
 from ..errors import DegenerateError
 from ..functional import held_out_quality
-from ..measure import collect, measure
-from ..series import Evaluation, evaluate
-from ..undisturbed import undisturbed
-from .data import Data, Split
+from ..measurement.measure import collect, measure
+from ..model.undisturbed import undisturbed
+from ..results.series import Evaluation, evaluate
+from .ingredients.data import Data, Split
 from .setup import Loss, Setup
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .._extras import needs
-from .._files import write_whole
-from .._spread import mean, sd
-from ..plot import COLOURS, FAINT, INK, quiet
-from ..plot_series import TITLES, as_text, band, draw_curves, draw_moments, label_curves, over_steps
+from .._support.extras import needs
+from .._support.files import write_whole
+from .._support.spread import mean, sd
+from ..results.figures import COLOURS, FAINT, INK, quiet
+from ..results.series_figures import TITLES, as_text, band, draw_curves, draw_moments, label_curves, over_steps
 from .experiment import Results, When, at_the_end
 from .runs import Run
 

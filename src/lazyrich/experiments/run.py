@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from .._extras import needs
-from .._files import folder_name, write_text
+from .._support.extras import needs
+from .._support.files import folder_name, write_text
+from .._support.progress import progress_bar
 from ..errors import DataError
-from ..progress import progress_bar
-from ..tables import aligned
+from ..results.text import aligned
 from .experiment import Experiment, Preset, Results
-from .images import data_folder
+from .ingredients.images import data_folder
 from .runs import RunFolder
 from .setup import Setup
 from .training import train

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._files import write_text, write_whole
-from .._stored import number, read_object
+from .._support.files import write_text, write_whole
+from .._support.stored import number, read_object
 from ..errors import DataError
-from ..series import Evaluation, Series, SeriesFolder, unlike
+from ..results.series import Evaluation, Series, SeriesFolder, unlike
 from .setup import Setup
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .data import Digits, Images, ModularArithmetic
-from .models import Model
-from .parametrization import rate_factors
+from .ingredients.data import Digits, Images, ModularArithmetic
+from .ingredients.models import Model
+from .ingredients.parametrization import rate_factors
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._support.progress import Bar
 from ..errors import DataError, NonFiniteError
-from ..progress import Bar
-from .data import Data, Images, augment
 from .evaluation import evaluated
+from .ingredients.data import Data, Images, augment
+from .ingredients.seeds import derived, generator
 from .runs import RunFolder
-from .seeds import derived, generator
 from .setup import Setup
 
 CHECKPOINT_SECONDS = 20.0

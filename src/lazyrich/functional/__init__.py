@@ -1,6 +1,6 @@
 """Pure functions: tensors, or a :class:`~lazyrich.Gram`, in; numbers or small frozen results out."""
 
-from ..narrow import compressed_head
+from .compressed_head import compressed_head
 from .effective_rank import effective_rank, participation_ratio, rankme, stable_rank
 from .held_out import held_out_quality
 from .kernel_alignment import kernel_alignment, target_alignment

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ..errors import DegenerateError
 from ..gram import Gram
-from ._eigen import eigenvalues
-from ._inputs import as_gram
-from ._span import varies
+from .eigen import eigenvalues
+from .inputs import as_gram
+from .span import varies
 
 RANKME_EPS = 1e-7  # ε of the RankMe paper
 

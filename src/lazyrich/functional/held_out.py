@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..gram import Gram
-from ._inputs import as_gram, one_hot
-from ._span import span_of
+from .inputs import as_gram, one_hot
+from .span import span_of
 from .spectrum import Array, FeatureSpectrum
 
 

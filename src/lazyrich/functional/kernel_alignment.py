@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ..errors import DegenerateError
 from ..gram import Gram
-from ._inputs import as_gram, one_hot
-from ._span import varies
+from .inputs import as_gram, one_hot
+from .span import varies
 
 
 def kernel_alignment(

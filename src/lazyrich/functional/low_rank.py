@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..errors import DegenerateError, RankWarning
 from ..gram import Gram
-from ._inputs import as_gram
-from ._jackknife import jackknifed
-from ._sketched import unprojected_low_rank
-from ._span import Span, directions_of, span_of, varies
+from .inputs import as_gram
+from .jackknife import jackknifed
+from .sketch import unprojected_low_rank
+from .span import Span, directions_of, span_of, varies
 
 Reference = Literal["projection", "balanced", "outputs"]
 _POWER: dict[str, float] = {"projection": 1.0, "balanced": 0.5, "outputs": 0.0}  # γ of B^{-γ}

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..gram import Gram
-from ._inputs import as_gram, one_hot
-from ._span import default_cut
+from .inputs import as_gram, one_hot
+from .span import default_cut
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..gram import Gram
-from ._eigen import eigenvalues
 from .effective_rank import varying
+from .eigen import eigenvalues
 
 LEAST_RANKS = 5
 

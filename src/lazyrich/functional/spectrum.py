@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._stored import number
+from .._support.stored import number
 from ..errors import ConvergenceWarning
 from ..gram import Gram
-from ._eigen import TOLERANCE, Eigen, decomposed
-from ._inputs import as_gram, one_hot
-from ._span import span_of
+from .eigen import TOLERANCE, Eigen, decomposed
+from .inputs import as_gram, one_hot
+from .span import span_of
 
 Array = NDArray[np.float64]
 

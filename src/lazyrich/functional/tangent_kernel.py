@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import DataError, DegenerateError
-from ..undisturbed import undisturbed
-from ._inputs import one_hot
+from ..model.undisturbed import undisturbed
+from .inputs import one_hot
 
 _Block = tuple[slice, slice]  # samples, outputs
 

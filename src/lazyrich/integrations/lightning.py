@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from .._extras import needs
-from ._monitored import Monitored
+from .._support.extras import needs
+from .monitored import Monitored
 
 needs("lightning", "lightning")
 with warnings.catch_warnings():

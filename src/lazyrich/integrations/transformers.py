@@ -9,10 +9,10 @@ from typing import Any, cast
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .._extras import needs
-from ..capture import unwrapped
+from .._support.extras import needs
 from ..errors import DataError
-from ._monitored import Monitored
+from ..model.capture import unwrapped
+from .monitored import Monitored
 
 needs("transformers", "transformers")
 from transformers import Trainer, TrainerCallback  # noqa: E402

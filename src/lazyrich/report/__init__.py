@@ -6,7 +6,7 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from .._files import write_text
+from .._support.files import write_text
 from .found import Found, find, measured
 from .page import page
 

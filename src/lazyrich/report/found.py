@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .._files import folder_name, natural
-from .._stored import read_json
+from .._support.files import folder_name, natural
+from .._support.stored import read_json
 from ..errors import DataError
-from ..richness import SCHEMA, Richness, load
-from ..series import Evaluation, Series, SeriesFolder
+from ..results.richness import SCHEMA, Richness, load
+from ..results.series import Evaluation, Series, SeriesFolder
 
 DEPTH = 4
 COLUMNS = ("condition", "seed", "step", "measure", "value")

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .._extras import needs
-from .._spread import mean, sd
-from ..plot import COLOURS
+from .._support.extras import needs
+from .._support.spread import mean, sd
+from ..results.figures import COLOURS
 from .found import Found, Run
 from .measures import ACCURACIES, ERRORS, formatted, label, ordered
 from .payload import curves, overview

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .._spread import mean, sd
-from ..series import Series
+from .._support.spread import mean, sd
+from ..results.series import Series
 from .found import Found, Run, shared_steps
 from .measures import ACCURACIES, COLLAPSE, LAYER, label, ordered
 

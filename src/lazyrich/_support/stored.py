@@ -1,0 +1,82 @@
+"""Reading back what was written as JSON: a file may be damaged, or not ours, so nothing in it is taken on trust."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from ..errors import DataError
+
+Stored = TypeVar("Stored")
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds.
+
+    Raises:
+        DataError: it is none; names the file.
+        FileNotFoundError: there is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # bytes, syntax, numbers of too many digits; brackets without end
+        raise DataError(f"{path} is not JSON: {error}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """What describes a series, a JSON object beside it.
+
+    Raises:
+        DataError: damaged; names the file.
+        FileNotFoundError: there is none.
+    """
+    try:
+        values = read_json(path)
+    except DataError as error:
+        raise DataError(f"{error}; it is damaged: delete its folder to begin anew") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} is damaged: delete its folder to begin anew")
+    return values
+
+
+def number(name: str, value: Any) -> float:
+    """A value that is a number, as float.
+
+    Raises:
+        DataError: it is none, or too large for one.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise DataError(f"{name} must be a number, got {value!r:.80}")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise DataError(f"{name} is too large") from error
+
+
+def typed(kind: type[Stored], values: Any) -> Stored:
+    """A dataclass of plain values, each of the type that its field declares.
+
+    Raises:
+        DataError: another type, or no mapping.
+        TypeError: fields that there are not, or that are missing.
+
+    >>> from lazyrich.functional import NeuralCollapse
+    >>> typed(NeuralCollapse, {"nc1": 1, "nc2_equinorm": 0.5, "nc2_equiangular": 0.25, "nc3": None}).nc1
+    1.0
+    """
+    if not isinstance(values, dict):
+        raise DataError(f"{kind.__name__} must be an object, got {values!r:.80}")
+    declared = get_type_hints(kind)
+    given = {}
+    for name, value in values.items():
+        allowed = get_args(declared.get(name)) or (declared.get(name),)
+        if value is None and type(None) in allowed:
+            given[name] = None
+        elif float in allowed:
+            given[name] = number(name, value)
+        elif type(value) in allowed:
+            given[name] = value
+        else:
+            raise DataError(f"{kind.__name__}: {name} cannot be {value!r:.80}")
+    return kind(**given)

@@ -1,0 +1,5 @@
+"""``python -m lazyrich.cli``."""
+
+from .main import main
+
+raise SystemExit(main())

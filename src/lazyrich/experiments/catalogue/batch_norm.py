@@ -1,0 +1,113 @@
+"""Batch norm: does it make training rich, and is it the statistics of the batch that do?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..experiment import Claim, Experiment, Preset, Results, Row
+from ..figures import over_time, side_by_side
+from ..ingredients.convnets import NormName
+from ..ingredients.data import Images
+from ..ingredients.models import Vgg16
+from ..setup import Loss, Optimizer, Setup, every
+
+ENTROPY, SQUARED = "cross-entropy", "squared loss"
+CONDITIONS: dict[str, tuple[NormName, ...]] = {
+    ENTROPY: ("batch", "none", "frozen batch", "layer", "group"),
+    SQUARED: ("batch", "none"),
+}
+RATE, BATCH_NORM_RATE = 0.01, 0.05  # without the statistics of the batch, the usual rate is too high
+
+
+def label(norm: NormName, loss: str) -> str:
+    """Name of a condition."""
+    return f"{'no' if norm == 'none' else norm} norm, {loss}"
+
+
+SLOW = f"{label('batch', ENTROPY)}, rate {RATE}"
+
+
+def setups(preset: Preset) -> dict[str, Setup]:
+    """VGG16 with each normalisation under cross-entropy; with and without batch norm also under squared loss.
+
+    Batch norm has the rate that is usual for it, all else a smaller one; so has batch norm once, to tell the two apart.
+    """
+    quick = preset == "quick"
+    images, width, batch, epochs = (5_000, 8, 128, 6) if quick else (50_000, 64, 128, 200)
+    per_epoch = images // batch
+    steps = per_epoch * epochs
+
+    def setup(norm: NormName, loss: str, rate: float) -> Setup:
+        return Setup(
+            data=Images("cifar10" if quick else "cifar100", train=images, test=2_000 if quick else 10_000, augmented=not quick),
+            model=Vgg16(width=width, norm=norm, dropout=0.0 if quick else 0.5),
+            loss=Loss("cross-entropy") if loss == ENTROPY else Loss("squared", weight=5.0),
+            optimizer=Optimizer(
+                "sgd", rate, weight_decay=5e-4, warmup=per_epoch, milestones=() if quick else (60 * per_epoch, 120 * per_epoch)
+            ),
+            steps=steps,
+            batch_size=batch,
+            evaluate=tuple(steps * k // 4 for k in range(4)) if quick else every(steps // 10, steps),
+            measured=2_000 if quick else 10_000,
+        )
+
+    found = {
+        label(norm, loss): setup(norm, loss, BATCH_NORM_RATE if norm == "batch" else RATE)
+        for loss, norms in CONDITIONS.items()
+        for norm in norms
+    }
+    return found | {SLOW: setup("batch", ENTROPY, RATE)}
+
+
+def rows(results: Results) -> dict[str, Row]:
+    """Every condition at its end; with and without batch norm also on the way."""
+    published = {
+        label("batch", ENTROPY): {"test_accuracy": 0.720, "low_rank": 0.073},
+        label("none", ENTROPY): {"test_accuracy": 0.217, "low_rank": 0.66},
+    }
+    table = {name: Row(name, published.get(name, {})) for name in results.runs}
+    for name in (label(norm, loss) for loss in (ENTROPY, SQUARED) for norm in ("batch", "none")):
+        steps = results.runs[name][0].steps
+        for share in (0.25, 0.5):
+            place = int(np.abs(steps - share * steps[-1]).argmin())
+            table[f"{name}, step {steps[place]:,}"] = Row(name, {}, lambda run, place=place: place)
+    return table
+
+
+def figures(results: Results, folder: Path) -> None:
+    """Every condition over time under all references, and the curves with and without batch norm."""
+    over_time(results, folder / "over-time.png", measures=("low_rank", "balanced", "output_alignment"))
+    pair = (label("batch", ENTROPY), label("none", ENTROPY))
+    side_by_side(results, folder / "curves.png", {name: (name, lambda run: -1) for name in pair})
+
+
+EXPERIMENT = Experiment(
+    name="batch-norm",
+    question="does batch norm make training rich, and is it its statistics that do?",
+    varied="the normalisation of VGG16, and the loss",
+    setups=setups,
+    rows=rows,
+    columns={"σ₁/σ_r": "output_condition"},
+    claims=(
+        Claim(
+            "with batch norm D_LR is at least 0.1 lower (cross-entropy)",
+            "last D_LR without norm minus with batch norm >= 0.1",
+            lambda s: s[label("none", ENTROPY)].last("low_rank") - s[label("batch", ENTROPY)].last("low_rank") >= 0.1,
+        ),
+        Claim(
+            "and so it is by the balanced reference (cross-entropy)",
+            "last balanced value without norm is higher than with batch norm",
+            lambda s: s[label("none", ENTROPY)].last("balanced") > s[label("batch", ENTROPY)].last("balanced"),
+            beyond=True,
+        ),
+        Claim(
+            "and so it is under squared loss",
+            "last D_LR without norm minus with batch norm >= 0.1",
+            lambda s: s[label("none", SQUARED)].last("low_rank") - s[label("batch", SQUARED)].last("low_rank") >= 0.1,
+            beyond=True,
+        ),
+    ),
+    figures=figures,
+)

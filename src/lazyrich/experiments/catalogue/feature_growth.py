@@ -1,0 +1,104 @@
+"""How features grow: the three curves at log-spaced moments of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..experiment import Claim, Experiment, Preset, Results
+from ..figures import curves_at_moments, over_time
+from ..ingredients.data import Images
+from ..ingredients.models import Mlp, ResNet18
+from ..runs import Run
+from ..setup import Loss, Optimizer, Setup, log_spaced
+
+MNIST, CIFAR, RESNET = "MLP, MNIST", "MLP, CIFAR-10", "ResNet18, CIFAR-10"
+
+
+def setups(preset: Preset) -> dict[str, Setup]:
+    """Two data sets for the MLP, and a convolutional network.
+
+    The quick preset has more images of CIFAR-10 than the MLP can learn by heart in its steps; those of MNIST it learns.
+    """
+    quick = preset == "quick"
+    test = 2_000 if quick else 10_000
+
+    def mlp(data: str) -> Setup:
+        steps = 1_500 if quick else 20_000
+        images = (5_000 if data == "mnist" else 20_000) if quick else 50_000
+        return Setup(
+            data=Images(data, train=images, test=test),
+            model=Mlp(width=512, depth=4),
+            loss=Loss("squared"),
+            optimizer=Optimizer("adam", 1e-3 if data == "mnist" else 3e-4),
+            steps=steps,
+            evaluate=log_spaced(steps, 10),
+            measured=5_000 if quick else 10_000,
+            held_out=True,
+        )
+
+    epochs, count, batch = (40, 1_000, 50) if quick else (200, 50_000, 128)
+    steps = count // batch * epochs
+    resnet = Setup(
+        data=Images("cifar10", train=count, test=test, augmented=not quick),
+        model=ResNet18(width=8 if quick else 64),
+        loss=Loss("squared"),
+        optimizer=Optimizer("sgd", 0.1, weight_decay=5e-4, milestones=(steps // 2, 3 * steps // 4), warmup=count // batch),
+        steps=steps,
+        batch_size=batch,
+        evaluate=log_spaced(steps, 7),
+        measured=1_000 if quick else 10_000,
+        held_out=True,
+    )
+    return {MNIST: mlp("mnist"), CIFAR: mlp("cifar10"), RESNET: resnet}
+
+
+def in_use(run: Run) -> int:
+    """How many features it takes to hold 95 % of the learned functions, at the end."""
+    curve = run.curves(-1)["utilization"]
+    return int((curve < 0.95 * curve[-1]).sum()) + 1
+
+
+def strong_first(run: Run) -> bool:
+    """Whether, at the end, the ten strongest features hold more of the targets each than the next ten."""
+    quality = run.curves(-1)["quality"]
+    return float(quality[9]) > float(quality[19] - quality[9])
+
+
+def figures(results: Results, folder: Path) -> None:
+    """The curves at log-spaced steps, and the measures over time."""
+    curves_at_moments(results, folder / "curves.png")
+    over_time(results, folder / "over-time.png")
+
+
+EXPERIMENT = Experiment(
+    name="feature-growth",
+    question="in which order do features gain strength and quality, and how many come into use?",
+    varied="time, for three networks",
+    setups=setups,
+    columns={"quality, first 10": "quality_of_the_first_10", "utilization, first 10": "utilization_of_the_first_10"},
+    claims=(
+        Claim(
+            "stronger features gain quality first",
+            "at the end the ten strongest features hold more of the target space than the next ten, in every network",
+            lambda s: all(strong_first(run) for run in s.values()),
+        ),
+        Claim(
+            "the quality of the ten strongest features grows in training",
+            "at the end it is above that at the start, in every network",
+            lambda s: all(np.diff(run["quality_of_the_first_10"][[0, -1]])[0] > 0 for run in s.values()),
+        ),
+        Claim(
+            "minimal: most networks end with about as many features in use as there are classes",
+            "MLP on MNIST and ResNet18: 95 % of the learned functions in at most 15 features",
+            lambda s: in_use(s[MNIST]) <= 15 and in_use(s[RESNET]) <= 15,
+        ),
+        Claim(
+            "extended: an MLP on CIFAR-10 uses more",
+            "it needs at least twice as many features as the MLP on MNIST",
+            lambda s: in_use(s[CIFAR]) >= 2 * in_use(s[MNIST]),
+        ),
+    ),
+    figures=figures,
+)

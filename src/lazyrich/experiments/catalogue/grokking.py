@@ -1,0 +1,142 @@
+"""Grokking: D_LR falls as a transformer goes from memorising modular addition to computing it, and uses no labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..experiment import Claim, Experiment, Preset, Results, Row
+from ..figures import curves_at_moments, over_time
+from ..ingredients.data import ModularArithmetic
+from ..ingredients.models import Transformer
+from ..runs import Run
+from ..setup import Loss, Optimizer, Setup, every
+
+SQUARED, ENTROPY = "squared loss", "cross-entropy"
+
+
+def setups(preset: Preset) -> dict[str, Setup]:
+    """Arithmetic modulo a prime, the two losses.
+
+    The quick preset subtracts: of a sum, a quarter of the test pairs can be answered by swapping a memorised one. The rate falls
+    at the end, for training leaves its solution now and then and comes back.
+    """
+    quick = preset == "quick"
+    data = ModularArithmetic(53, 0.6, "subtraction") if quick else ModularArithmetic(97, 0.5, "addition")
+    steps = 2_600 if quick else 6_000
+
+    def setup(loss: Loss) -> Setup:
+        return Setup(
+            data=data,
+            model=Transformer(tokens=data.prime + 2, width=128, depth=2, heads=4),
+            loss=loss,
+            optimizer=Optimizer(
+                "adamw", 1e-3, weight_decay=1.0, betas=(0.9, 0.98), warmup=10, milestones=(2_200 if quick else 5_500,)
+            ),
+            steps=steps,
+            batch_size=256 if quick else 512,
+            evaluate=every(100 if quick else 250, steps, also=(1, 10, 50, *range(150, 1_000, 50))),
+            measured=10_000,
+        )
+
+    return {SQUARED: setup(Loss("squared", weight=float(data.prime))), ENTROPY: setup(Loss("cross-entropy"))}
+
+
+def memorised(run: Run) -> int:
+    """The evaluation with the highest D_LR from when the training set is half learnt until it is learnt."""
+    half, learnt = run.first("train_accuracy", 0.5), run.first("train_accuracy", 0.99)
+    first, last = max(half, 0), (len(run.steps) if learnt < 0 else learnt + 1)
+    return first + int(np.nanargmax(run["low_rank"][first:last]))
+
+
+def begins_to_fall(run: Run) -> int:
+    """Step at which D_LR has gone a tenth of its way down from its highest value while memorising to its last."""
+    values, top = run["low_rank"], memorised(run)
+    line = values[top] - 0.1 * (values[top] - values[-1])
+    return int(run.steps[top + int((values[top:] <= line).argmax())])
+
+
+def begins_to_rise(run: Run) -> int:
+    """Step at which test accuracy has gone a tenth of its way up."""
+    return int(run.steps[run.first("test_accuracy", 0.1 * run.last("test_accuracy"))])
+
+
+def rows(results: Results) -> dict[str, Row]:
+    """Each loss before and after, and the three references over time for the first seed's moments."""
+    before, after = {"test_accuracy": 0.052, "low_rank": 0.51}, {"test_accuracy": 0.998, "low_rank": 0.11}
+    table: dict[str, Row] = {
+        f"{SQUARED}, memorised": Row(SQUARED, before, memorised),
+        f"{SQUARED}, at the end": Row(SQUARED, after),
+        f"{ENTROPY}, memorised": Row(ENTROPY, {}, memorised),
+        f"{ENTROPY}, at the end": Row(ENTROPY),
+    }
+    steps = results.runs[SQUARED][0].steps
+    for condition in (SQUARED, ENTROPY):
+        for share in (0.1, 0.25, 0.5, 0.75):
+            place = int(np.abs(steps - share * steps[-1]).argmin())
+            table[f"{condition}, step {steps[place]:,}"] = Row(condition, {}, lambda run, place=place: place)
+    return table
+
+
+def remarks(results: Results) -> list[str]:
+    """When D_LR begins to fall and when test accuracy begins to rise, for each loss and seed."""
+    lines = []
+    for condition, runs in results.runs.items():
+        fall = ", ".join(f"{begins_to_fall(run):,}" for run in runs)
+        rise = ", ".join(f"{begins_to_rise(run):,}" for run in runs)
+        lines.append(
+            f"{condition}: D_LR begins to fall at step {fall}; test accuracy begins to rise at step {rise} (seed by seed)"
+        )
+    return lines
+
+
+def figures(results: Results, folder: Path) -> None:
+    """The references over time under both losses, and the curves as they change."""
+    over_time(results, folder / "over-time.png", measures=("low_rank", "balanced", "output_alignment"))
+    curves_at_moments(results, folder / "curves.png")
+
+
+EXPERIMENT = Experiment(
+    name="grokking",
+    question="does the step from memorising to computing show in D_LR, and when?",
+    varied="time, and the loss",
+    setups=setups,
+    rows=rows,
+    remarks=remarks,
+    columns={"σ₁/σ_r": "output_condition", "at rtol 0.1": "low_rank_at_0.1"},
+    claims=(
+        Claim(
+            "squared loss: the training set is fitted long before the test set",
+            "training accuracy reaches 99 % in at most half of the steps in which test accuracy does, and both do",
+            lambda s: (
+                min(s[SQUARED].last("train_accuracy"), s[SQUARED].last("test_accuracy")) >= 0.99
+                and s[SQUARED].steps[s[SQUARED].first("train_accuracy", 0.99)]
+                <= 0.5 * s[SQUARED].steps[s[SQUARED].first("test_accuracy", 0.99)]
+            ),
+        ),
+        Claim(
+            "squared loss: D_LR falls by more than half as test accuracy rises",
+            "last D_LR < half of the highest while memorising",
+            lambda s: s[SQUARED].last("low_rank") < 0.5 * s[SQUARED]["low_rank"][memorised(s[SQUARED])],
+        ),
+        Claim(
+            "squared loss: D_LR begins to fall before test accuracy begins to rise",
+            "D_LR has gone a tenth of its way down at an earlier step than test accuracy a tenth of its way up",
+            lambda s: begins_to_fall(s[SQUARED]) < begins_to_rise(s[SQUARED]),
+        ),
+        Claim(
+            "cross-entropy: D_LR falls as it does under squared loss",
+            "last D_LR < half of the highest while memorising",
+            lambda s: s[ENTROPY].last("low_rank") < 0.5 * s[ENTROPY]["low_rank"][memorised(s[ENTROPY])],
+            beyond=True,
+        ),
+        Claim(
+            "cross-entropy: the fall does not hang on the reference",
+            "the last balanced value, too, < half of that while memorising",
+            lambda s: s[ENTROPY].last("balanced") < 0.5 * s[ENTROPY]["balanced"][memorised(s[ENTROPY])],
+            beyond=True,
+        ),
+    ),
+    figures=figures,
+)

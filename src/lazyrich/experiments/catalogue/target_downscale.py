@@ -1,0 +1,87 @@
+"""Target downscaling: fitting f to y/α is lazier as α grows; which measure follows?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
+from ..experiment import Claim, Experiment, Preset, Results, Row
+from ..figures import over_factor, over_time
+from ..ingredients.data import Images
+from ..ingredients.models import Mlp
+from ..runs import Run
+from ..setup import Loss, Optimizer, Setup, every
+
+ALPHAS = {"α = 1": 1.0, "α = 2": 2.0, "α = 4": 4.0, "α = 8": 8.0}
+TARGET = 30.0  # height of the one-hot targets at α = 1
+
+
+def setups(preset: Preset) -> dict[str, Setup]:
+    """The MNIST set-up in which grokking is known: large initial weights, few images, small weight decay.
+
+    In the quick preset the decay is five times as strong, for it has fewer steps to work.
+    """
+    quick = preset == "quick"
+    steps = 6_000 if quick else 50_000
+
+    def setup(alpha: float) -> Setup:
+        return Setup(
+            data=Images("mnist", train=1_000, test=2_000 if quick else 10_000),
+            model=Mlp(width=256 if quick else 512, depth=4, activation="tanh", init_scale=5.0),
+            loss=Loss("squared", target_scale=TARGET / alpha),
+            optimizer=Optimizer("adam", 1e-3, weight_decay=5e-4 if quick else 1e-4),
+            steps=steps,
+            evaluate=every(500 if quick else 2_000, steps, also=(50, 100, 150, 200, 250, 300, 400)),
+            measured=1_000,
+        )
+
+    return {name: setup(alpha) for name, alpha in ALPHAS.items()}
+
+
+def fitted(run: Run) -> int:
+    """The first evaluation at which the training set is fitted."""
+    return run.first("train_accuracy", 1.0)
+
+
+def rows(results: Results) -> dict[str, Row]:
+    """Each α when the training set is first fitted, and at the end."""
+    first = {f"{name}, first fitted": Row(name, {}, fitted) for name in results.runs}
+    return first | {f"{name}, at the end": Row(name) for name in results.runs}
+
+
+def grows(s: Mapping[str, Run], measure: str) -> bool:
+    """Whether a measure grows from each α to the next, when the training set is first fitted."""
+    values = [s[name][measure][fitted(s[name])] for name in ALPHAS]
+    return all(a < b for a, b in pairwise(values))
+
+
+def figures(results: Results, folder: Path) -> None:
+    """The measures over α when first fitted and at the end, and each run over time."""
+    measures = ("low_rank", "balanced", "s_init", "parameter_norm", "nc1", "test_accuracy")
+    over_factor(results, folder / "first-fitted.png", {"": ALPHAS}, "α", measures, when=fitted)
+    over_factor(results, folder / "at-the-end.png", {"": ALPHAS}, "α", measures)
+    over_time(results, folder / "over-time.png", measures=("low_rank", "s_init"))
+
+
+EXPERIMENT = Experiment(
+    name="target-downscale",
+    question="does D_LR follow a factor that is known to make training lazy?",
+    varied="α in the loss (f - y/α)²",
+    setups=setups,
+    rows=rows,
+    columns={"S_init": "s_init", "‖θ‖²": "parameter_norm", "NC1": "nc1"},
+    claims=(
+        Claim(
+            "D_LR grows with α when the training set is first fitted",
+            "at the first evaluation with training accuracy 100 %, D_LR is larger for each larger α",
+            lambda s: all(run.last("train_accuracy") == 1 for run in s.values()) and grows(s, "low_rank"),
+        ),
+        Claim(
+            "weight decay makes every run richer later",
+            "D_LR at the end is below D_LR when first fitted, for every α",
+            lambda s: all(run.last("low_rank") < run["low_rank"][fitted(run)] for run in s.values()),
+        ),
+    ),
+    figures=figures,
+)

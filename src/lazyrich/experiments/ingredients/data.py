@@ -1,0 +1,175 @@
+"""What the experiments train on: images, scikit-learn's digits, modular arithmetic; all of it in memory as one tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..._support.extras import needs
+from ...errors import DataError
+from .images import Arrays, read_images
+from .seeds import generator
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Inputs (n, …) and class labels (n,)."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Tensor | slice) -> Split:
+        return Split(self.inputs[rows], self.labels[rows])
+
+    def to(self, device: torch.device) -> Split:
+        """The same on another device."""
+        return Split(self.inputs.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A training and a test set."""
+
+    train: Split
+    test: Split
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of a published data set.
+
+    Attributes:
+        name: "mnist", "fashion-mnist", "cifar10" or "cifar100". The first two are in [0, 1]; CIFAR's channels are standardised by
+            the training images.
+        train, test: how many images of each, drawn by the seed; None takes all.
+        shuffled: share of the training labels that are permuted among themselves.
+        encoded: where not 0, the label is written into the training images, as the height of one of the first ten
+            pixels; in the test images the pixel is a random one.
+        augmented: whether training batches are shifted by up to 4 pixels, flipped and rotated by up to 15°.
+    """
+
+    name: str
+    train: int | None = None
+    test: int | None = None
+    shuffled: float = 0.0
+    encoded: float = 0.0
+    augmented: bool = False
+
+    def load(self, seed: int, root: Path) -> Data:
+        """Reads the files below ``root`` and draws what the seed decides."""
+        train_images, train_labels, test_images, test_labels = _raw(self.name, root)
+        train = self._drawn(train_images, train_labels, self.train, seed, "train")
+        test = self._drawn(test_images, test_labels, self.test, seed, "test")
+        num_classes = int(train_labels.max()) + 1
+        if self.name.startswith("cifar"):
+            spread, mean = torch.std_mean(train.inputs, dim=(0, 2, 3), keepdim=True)
+            train, test = (replace(s, inputs=(s.inputs - mean) / spread) for s in (train, test))
+        if self.encoded:
+            random = torch.randint(10, (len(test),), generator=generator(seed, "encoding"))
+            train, test = self._written(train, train.labels), self._written(test, random)
+        if self.shuffled:
+            train = replace(train, labels=_permuted(train.labels, self.shuffled, generator(seed, "shuffling")))
+        return Data(train, test, num_classes)
+
+    def _drawn(self, images: np.ndarray, labels: np.ndarray, count: int | None, seed: int, part: str) -> Split:
+        if count is not None and not 0 < count <= len(labels):
+            raise DataError(f"{self.name} has {len(labels):,} images to {part}, and {count:,} are asked for")
+        rows = torch.randperm(len(labels), generator=generator(seed, self.name, part))[:count].numpy()
+        return Split(torch.from_numpy(images[rows]).float() / 255, torch.from_numpy(labels[rows]))
+
+    def _written(self, split: Split, values: Tensor) -> Split:
+        if split.inputs.shape[1:] != (1, 28, 28):
+            raise DataError(f"labels are written into grey images of 28 × 28 pixels, and {self.name} is of another kind")
+        inputs = split.inputs.clone()
+        inputs[torch.arange(len(values)), 0, 0, values] = self.encoded
+        return replace(split, inputs=inputs)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """scikit-learn's 1,797 digits of 8 × 8 pixels; no file is needed."""
+
+    def load(self, seed: int, root: Path) -> Data:
+        """Four fifths to train on, drawn by the seed."""
+        raw = needs("sklearn.datasets", "experiments").load_digits()
+        images = torch.from_numpy(raw.images).float()[:, None] / 16
+        labels = torch.from_numpy(raw.target).long()
+        order = torch.randperm(len(labels), generator=generator(seed, "digits"))
+        whole = Split(images, labels)
+        return Data(whole[order[:1437]], whole[order[1437:]], 10)
+
+
+_OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "addition": lambda a, b: a + b,
+    "subtraction": lambda a, b: a - b,
+    "multiplication": lambda a, b: a * b,
+}
+
+
+@dataclass(frozen=True)
+class ModularArithmetic:
+    """All pairs (a, b) modulo a prime, as tokens a, operation, b, "="; the label is the result.
+
+    Attributes:
+        prime: the modulus; tokens are the numbers below it, then the operation, then "=".
+        fraction: share of the pairs to train on.
+    """
+
+    prime: int
+    fraction: float = 0.5
+    operation: str = "addition"
+
+    def __post_init__(self) -> None:
+        if self.prime < 2 or not 0 < self.fraction < 1:
+            raise ValueError(f"prime must be at least 2 and fraction between 0 and 1, got {self.prime} and {self.fraction}")
+
+    def load(self, seed: int, root: Path) -> Data:
+        """All pairs, dealt to training and test by the seed."""
+        if self.operation not in _OPERATIONS:
+            raise DataError(f"operation must be one of {', '.join(_OPERATIONS)}, got {self.operation!r}")
+        a, b = torch.meshgrid(torch.arange(self.prime), torch.arange(self.prime), indexing="ij")
+        a, b = a.flatten(), b.flatten()
+        signs = torch.tensor([self.prime, self.prime + 1]).expand(len(a), 2)
+        tokens = torch.stack([a, signs[:, 0], b, signs[:, 1]], dim=1)
+        whole = Split(tokens, _OPERATIONS[self.operation](a, b) % self.prime)
+        order = torch.randperm(len(whole), generator=generator(seed, "pairs"))
+        cut = math.floor(self.fraction * len(whole))
+        return Data(whole[order[:cut]], whole[order[cut:]], self.prime)
+
+
+def augment(images: Tensor, seed: int) -> Tensor:
+    """Images (n, c, h, w) shifted by up to 4 pixels, flipped and rotated by up to 15°, all in one resampling on their device."""
+    n, size = len(images), images.shape[-1]
+    draws = torch.rand(4, n, generator=torch.Generator().manual_seed(seed)).to(images.device)
+    angle = (draws[0] * 2 - 1) * math.radians(15)
+    flip = torch.where(draws[1] < 0.5, -1.0, 1.0)
+    shift = ((draws[2:] * 9).floor() - 4) * 2 / size  # whole pixels, in units of half an image
+    rotation = torch.stack([angle.cos() * flip, -angle.sin(), shift[0], angle.sin() * flip, angle.cos(), shift[1]], dim=1)
+    grid = torch.nn.functional.affine_grid(rotation.view(n, 2, 3), list(images.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(images, grid.to(images.dtype), align_corners=False)
+
+
+def _permuted(labels: Tensor, share: float, draws: torch.Generator) -> Tensor:
+    if not 0 <= share <= 1:
+        raise DataError(f"shuffled must be a share between 0 and 1, got {share}")
+    rows = torch.randperm(len(labels), generator=draws)[: round(share * len(labels))]
+    labels = labels.clone()
+    labels[rows] = labels[rows[torch.randperm(len(rows), generator=draws)]]
+    return labels
+
+
+@lru_cache(maxsize=2)
+def _raw(name: str, root: Path) -> Arrays:
+    """Kept, for the conditions and seeds of an experiment draw from the same files."""
+    return read_images(name, root)

@@ -1,0 +1,91 @@
+"""A Gram of features too wide for one of their own, which are brought to fewer columns with the same inner products."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..functional.eigen import eigh
+from ..functional.sketch import SKETCH_BLOCKS, SKETCH_BUCKETS, Sketch
+from ..gram import Gram
+
+WIDTH_LIMIT = 4096  # features up to here are measured as they are
+HELD_BYTES = 2**30  # rows of a wide layer are held up to here, then sketched
+
+
+class NarrowGram:
+    """Features and outputs in, a Gram of at most ``WIDTH_LIMIT`` features out.
+
+    Features wider than that are held, and at the end replaced by as many as there are samples with the same inner products
+    (exact, the n × n dual); if they become too many to hold, by a sketch.
+
+    Args:
+        gram: an empty Gram to fill.
+        hold: whether rows may be held; processes that share the data must sketch at once.
+        seed: of the sketch.
+    """
+
+    def __init__(self, gram: Gram, *, hold: bool = True, seed: int = 0) -> None:
+        self.gram = gram
+        self.width = 0
+        self.reduction: str | None = None
+        self.sketched = False
+        self._hold = hold
+        self._seed = seed
+        self._sketch: Sketch | None = None
+        self._held: list[tuple[Tensor, Tensor, Tensor | None]] = []
+
+    def update(self, features: Tensor, outputs: Tensor, weights: Tensor | None) -> None:
+        """Adds a batch."""
+        if self.width and features.shape[1] != self.width:
+            raise DataError(
+                f"the layer has {features.shape[1]} features in this batch and {self.width} before it; "
+                'inputs of unlike size need pooling="average" or "positions"'
+            )
+        self.width = features.shape[1]
+        if self.width <= WIDTH_LIMIT:
+            self.gram.update(features, outputs, None, weights)
+        elif self._sketch is None:
+            self._held.append((features, outputs, weights))
+            rows = sum(len(x) for x, _, _ in self._held)
+            if not self._hold or rows > WIDTH_LIMIT or rows * self.width * features.element_size() > HELD_BYTES:
+                self._begin_sketch()
+        else:
+            self._add_sketched(self._sketch, features, outputs, weights)
+
+    def _begin_sketch(self) -> None:
+        self._sketch = Sketch(self.width, seed=self._seed)
+        self.sketched = True
+        self.reduction = f"random projection to {SKETCH_BLOCKS * SKETCH_BUCKETS:,} of {self.width:,}"
+        for held in self._held:
+            self._add_sketched(self._sketch, *held)
+        self._held = []
+
+    def _add_sketched(self, sketch: Sketch, features: Tensor, outputs: Tensor, weights: Tensor | None) -> None:
+        at_least_float = features.float() if features.element_size() < 4 else features
+        self.gram.update(sketch(at_least_float), outputs, None, weights)
+
+    def finish(self) -> Gram:
+        """The filled Gram."""
+        if not self._held:
+            return self.gram
+        x = torch.cat([features for features, _, _ in self._held])
+        outputs = torch.cat([outputs for _, outputs, _ in self._held])
+        weights = [w for _, _, w in self._held if w is not None]
+        self._held = []
+        self.gram.update(_dual(x), outputs, None, torch.cat(weights) if weights else None)
+        self.reduction = f"exact, by the {len(x):,} × {len(x):,} kernel in place of {self.width:,} features"
+        return self.gram
+
+
+def _dual(x: Tensor) -> Tensor:
+    """(n, p) -> (n, n) with the inner products of x about its mean."""
+    x = x.float() if x.element_size() < 4 else x
+    if not bool(torch.isfinite(x).all()):
+        return x[:, : len(x)].fill_(torch.nan)  # the Gram names the error
+    centred = x - x.mean(0)
+    scale = centred.abs().amax().clamp_min(torch.finfo(x.dtype).tiny)
+    centred /= scale
+    values, vectors = eigh((centred @ centred.T).double())
+    return (vectors * values.clamp_min(0).sqrt()).to(x.dtype) * scale

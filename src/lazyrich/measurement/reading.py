@@ -1,0 +1,173 @@
+"""From filled Grams to a result: every number is read off here, and what a reader must know is noted."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import DataError, DegenerateError, RankWarning
+from ..functional import (
+    FeatureSpectrum,
+    effective_rank,
+    kernel_alignment,
+    low_rank_estimate,
+    low_rank_measure,
+    neural_collapse,
+    parameter_norm,
+    participation_ratio,
+    rankme,
+    target_alignment,
+)
+from ..functional.eigen import eigenvalues
+from ..functional.low_rank import isotropic_reference, sketched_low_rank
+from ..functional.neural_collapse import holds_labels
+from ..functional.sketch import unprojected_norm
+from ..functional.span import span_of
+from ..functional.spectral_exponent import power_law
+from ..functional.spectrum import convergence_note, spectrum_of
+from ..gram import Gram
+from ..model.layers import LayerTaps
+from ..results.richness import Comparison, LayerRichness, Richness
+from .narrow import NarrowGram
+from .one_pass import Pass
+
+IMBALANCE = 1.5  # classes whose shares differ by more are said to be unequal
+
+
+def read_head(gram: Gram, run: Pass, start: nn.Module | None, beginning: Gram | None) -> tuple[Richness, str | None]:
+    """The result, and what to warn of; ``beginning`` holds the features now and, as its outputs, those of the start."""
+    notes = list(run.notes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RankWarning)  # given once, at the user's line
+        estimate = low_rank_estimate(gram)
+        balanced = low_rank_estimate(gram, reference="balanced")
+        alignment = low_rank_estimate(gram, reference="outputs")
+    warning = estimate.warning
+    if warning:
+        notes.append(warning)
+    if run.positions:
+        notes.append("each row is a position of an input; positions of one input are not independent, so no error is given")
+    spectrum = spectrum_of(gram)
+    if not spectrum.whole:
+        notes.append(
+            f"the spectrum is {spectrum.part}; effective rank, RankMe and α-ReQ need every eigenvalue and are left out: "
+            "lazyrich.functional takes them, in full, from the Gram of lazyrich.collect"
+        )
+    notes += [note] if (note := convergence_note(spectrum)) else []
+    collapse = None
+    if holds_labels(gram):
+        collapse, note = _collapse(gram, run.tap.parameters[0])
+        notes += [note] if note else []
+    result = Richness(
+        low_rank=estimate.value,
+        low_rank_corrected=estimate.corrected,
+        low_rank_stderr=estimate.stderr,
+        low_rank_interval=estimate.interval,
+        low_rank_band=estimate.band,
+        output_rank=estimate.rank,
+        isotropic=estimate.isotropic,
+        balanced=balanced.value,
+        balanced_corrected=balanced.corrected,
+        balanced_stderr=balanced.stderr,
+        output_alignment=alignment.value,
+        output_alignment_corrected=alignment.corrected,
+        output_alignment_stderr=alignment.stderr,
+        output_singular_values=estimate.singular_values,
+        spectrum=spectrum,
+        neural_collapse=collapse,
+        num_samples=estimate.num_samples,
+        num_features=gram.widths["features"],
+        num_outputs=gram.num_outputs,
+        head=run.tap.name,
+        comparison=_compare(gram, run.tap.model, start, beginning, spectrum),
+        notes=tuple(notes),
+    )
+    return result, warning
+
+
+def _collapse(gram: Gram, weight: Tensor | None) -> tuple[Any, str | None]:
+    """Neural collapse, or why there is none; and a word where it does not stand for D_LR = 0."""
+    fits = weight is not None and weight.shape == (gram.widths["targets"], gram.widths["features"])
+    try:
+        collapse = neural_collapse(gram, head_weight=weight if fits else None)
+    except DataError as error:
+        return None, f"no neural collapse: {error}"
+    share = gram.mean("targets")
+    ratio = float(share.max() / share.min())
+    if ratio <= IMBALANCE:
+        return collapse, None
+    return collapse, (
+        f"the largest class weighs {ratio:.3g} times the smallest: that collapse means D_LR = 0 holds for equal classes only; "
+        "class_balanced=True weighs them equally"
+    )
+
+
+def _compare(
+    gram: Gram, model: nn.Module, start: nn.Module | None, beginning: Gram | None, spectrum: FeatureSpectrum
+) -> Comparison:
+    flat = any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules())  # holds a part of the parameters
+    norm = parameter_norm(model, start) if not flat and any(True for _ in model.parameters()) else None
+    try:
+        exponent = power_law(eigenvalues(gram, centered=True), gram) if spectrum.whole else None
+    except DataError:  # too few ranks for a fit: no number rather than a bad one
+        exponent = None
+    try:
+        with_targets = float(target_alignment(gram)) if "targets" in gram.widths else None
+    except DegenerateError:  # targets that do not vary have no kernel to be aligned with
+        with_targets = None
+    return Comparison(
+        participation_ratio=participation_ratio(gram),
+        effective_rank=effective_rank(gram) if spectrum.whole else None,
+        rankme=rankme(gram) if spectrum.whole else None,
+        stable_rank=spectrum.trace / float(spectrum.eigenvalues[0]),
+        spectral_exponent=None if exponent is None else exponent.alpha,
+        target_alignment=with_targets,
+        initial_alignment=None if beginning is None else float(kernel_alignment(beginning)),
+        squared_parameter_norm=None if norm is None else norm.squared_norm,
+        squared_parameter_distance=None if norm is None else norm.squared_distance,
+    )
+
+
+def read_layers(layers: dict[str, NarrowGram], taps: LayerTaps, run: Pass) -> dict[str, LayerRichness]:
+    """One for each name that was asked for; layers that see the same tensor share theirs."""
+    read = {name: _read_layer(layer, run) for name, layer in layers.items()}
+    return {name: read[leader] for name, leader in (taps.leaders or {}).items()}
+
+
+def _read_layer(layer: NarrowGram, run: Pass) -> LayerRichness:
+    gram, common = layer.gram, {"num_features": layer.width, "num_rows": layer.gram.count, "reduction": layer.reduction}
+    isotropic = isotropic_reference(span_of(gram, "outputs"), layer.width)
+    if layer.sketched:
+        value, error = sketched_low_rank(gram)
+        covariance = gram.block("features", "features", centered=True)
+        return LayerRichness(
+            low_rank=value,
+            low_rank_corrected=None,
+            low_rank_stderr=None,
+            isotropic=isotropic,
+            balanced=sketched_low_rank(gram, "balanced")[0],
+            output_alignment=sketched_low_rank(gram, "outputs")[0],
+            participation_ratio=float(covariance.trace().square() / unprojected_norm(covariance)),
+            reduction_stderr=error,
+            **common,
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RankWarning)  # the outputs are the head's, and it has warned of them
+        estimate = low_rank_estimate(gram)
+    return LayerRichness(
+        low_rank=estimate.value,
+        low_rank_corrected=None if run.positions else estimate.corrected,
+        low_rank_stderr=None if run.positions else estimate.stderr,
+        isotropic=isotropic,
+        balanced=float(low_rank_measure(gram, reference="balanced")),
+        output_alignment=float(low_rank_measure(gram, reference="outputs")),
+        participation_ratio=participation_ratio(gram),
+        **common,
+    )
+
+
+def left_out(taps: LayerTaps) -> tuple[str, ...]:
+    """A note on every layer of "all" that could not be measured."""
+    return tuple(f"left out: {reason}" for reason in taps.left_out.values())

@@ -1,0 +1,1 @@
+"""What a measurement found: numbers, series, tables and figures."""

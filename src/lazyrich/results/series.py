@@ -1,0 +1,216 @@
+"""A series of evaluations over training: numbers by name and the three curves, kept as they come and read back whole.
+
+In a folder it is ``evaluations.jsonl``, a line for each evaluation, and ``curves/``, a file for each that has curves. A line
+is written at once and last, so whatever cuts the writing off loses the evaluation under way and no other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._support.files import write_text, write_whole
+from ..errors import DataError, DegenerateError, NonFiniteError, RankWarning
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was found at one moment of training.
+
+    Attributes:
+        step: optimizer steps that were done.
+        values: numbers by name; ``low_rank`` is D_LR.
+        curves: the three curves and the contributions, by name; empty where they were not asked for.
+        note: why there are no values, where there are none.
+    """
+
+    step: int
+    values: dict[str, float]
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+    note: str | None = None
+
+
+def evaluate(
+    step: int,
+    measured: Callable[[], tuple[dict[str, float], dict[str, np.ndarray]]],
+    noted: tuple[type[DataError], ...] = (DegenerateError, NonFiniteError),
+) -> Evaluation:
+    """The evaluation with what ``measured`` returns, numbers and curves; of the errors in ``noted`` only a note remains.
+
+    A network that is dead for a while thus leaves a gap in its series and does not end it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RankWarning)  # the band is among the numbers
+        try:
+            return Evaluation(step, *measured())
+        except noted as error:
+            return Evaluation(step, {}, note=str(error))
+
+
+class Series:
+    """Evaluations in the order of their steps.
+
+    Attributes:
+        steps: (evaluations,) when it was looked at.
+        notes: step -> why nothing could be measured there.
+        evaluations: as they were given; those of a folder without their curves, which are read when asked for.
+
+    Example:
+        >>> series = Series([Evaluation(0, {"low_rank": 0.75}), Evaluation(10, {"low_rank": 0.25})])
+        >>> series.last("low_rank"), series.steps.tolist(), series.first("low_rank", 0.5)
+        (0.25, [0, 10], 0)
+    """
+
+    def __init__(self, evaluations: Sequence[Evaluation], folder: Path | None = None) -> None:
+        self.steps = np.array([e.step for e in evaluations], dtype=np.int64)
+        self.notes = {e.step: e.note for e in evaluations if e.note}
+        self.evaluations = list(evaluations)
+        self._folder = folder
+        names = dict.fromkeys(name for e in evaluations for name in e.values)
+        self._values = {name: np.array([e.values.get(name, np.nan) for e in evaluations], float) for name in names}
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __str__(self) -> str:
+        from .text import series_table
+
+        return series_table(self)
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of what was measured."""
+        return list(self._values)
+
+    def __getitem__(self, measure: str) -> np.ndarray:
+        """(evaluations,) one measure over training; NaN where it could not be taken."""
+        return self._values.get(measure, np.full(len(self.steps), np.nan))
+
+    def last(self, measure: str) -> float:
+        """One measure at the last evaluation."""
+        return float(self[measure][-1])
+
+    def first(self, measure: str, least: float) -> int:
+        """Place of the first evaluation at which a measure has reached ``least``; -1, the last, if it never does."""
+        reached = np.flatnonzero(self[measure] >= least)
+        return int(reached[0]) if len(reached) else -1
+
+    def curves(self, place: int) -> dict[str, np.ndarray]:
+        """The curves of one evaluation; empty where they could not be taken.
+
+        Raises:
+            DataError: their file is damaged.
+        """
+        if self._folder is None:
+            return self.evaluations[place].curves
+        path = _curves_path(self._folder, int(self.steps[place]))
+        if not path.is_file():
+            return {}
+        try:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except Exception as error:  # zipfile, zlib and numpy each raise their own
+            raise DataError(f"{path} is damaged ({type(error).__name__}): delete it to go on without these curves") from error
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """One figure: D_LR with its error, the rank and the accuracy over steps, and the curves at several moments.
+
+        Needs ``lazyrich[plot]``; see :func:`lazyrich.plot_series.plot_series`.
+        """
+        from .series_figures import plot_series
+
+        return plot_series(self, path)
+
+
+class SeriesFolder:
+    """A series that grows in a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def _lines_path(self) -> Path:
+        return self.path / "evaluations.jsonl"
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Writes one more evaluation.
+
+        Raises:
+            OSError: it cannot be written; names the file.
+        """
+        if evaluation.curves:
+            curves: dict[str, Any] = {name: np.asarray(curve, np.float32) for name, curve in evaluation.curves.items()}
+            write_whole(_curves_path(self.path, evaluation.step), lambda file: np.savez_compressed(file, **curves))
+        values = {name: value for name, value in evaluation.values.items() if np.isfinite(value)}
+        line: dict[str, Any] = {"step": evaluation.step, "values": values}
+        line |= {"note": evaluation.note} if evaluation.note else {}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with self._lines_path.open("ab") as file:
+                file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write {self._lines_path}: {error.strerror}") from error
+
+    def rewind(self, step: int) -> None:
+        """Drops what was found after ``step``, and a line that was cut off."""
+        if self._lines_path.is_file():
+            kept = [line for line in self._lines() if self._parsed(line).step <= step]
+            write_text(self._lines_path, "".join(line + "\n" for line in kept))
+
+    def mend(self) -> None:
+        """Drops a line that was cut off, so that the next one is whole."""
+        self.rewind(sys.maxsize)
+
+    def read(self) -> Series:
+        """The evaluations that are there, by step.
+
+        Raises:
+            DataError: a line is damaged; names the file.
+        """
+        return Series(sorted((self._parsed(line) for line in self._lines()), key=lambda e: e.step), self.path)
+
+    def _lines(self) -> list[str]:
+        """The whole lines; what was cut off is left out."""
+        if not self._lines_path.is_file():
+            return []
+        try:
+            *lines, _ = self._lines_path.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self._lines_path} is damaged ({error}): delete {self.path} to begin anew") from error
+        return lines
+
+    def _parsed(self, line: str) -> Evaluation:
+        try:
+            row = json.loads(line)
+            values = {str(name): float(value) for name, value in row["values"].items()}
+            step = int(row["step"])
+            if not 0 <= step < 2**63:
+                raise ValueError(f"step {step} is no number of steps")
+            return Evaluation(step, values, note=None if row.get("note") is None else str(row["note"]))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+            raise DataError(f"{self._lines_path} is damaged ({error}): delete {self.path} to begin anew") from error
+
+
+def _curves_path(folder: Path, step: int) -> Path:
+    return folder / "curves" / f"step-{step:08d}.npz"
+
+
+def unlike(theirs: dict[str, Any], ours: dict[str, Any]) -> str | None:
+    """Which entries differ, with the first of them there and here; None where none does."""
+    keys = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+    if not keys:
+        return None
+    return f"{', '.join(keys)} differ ({keys[0]} is {theirs.get(keys[0])} there and {ours.get(keys[0])} here)"

@@ -1,0 +1,1 @@
+"""Measurements over a training: while it runs, and from its checkpoints."""

@@ -1,0 +1,290 @@
+"""Training, resuming, and what comes of a run."""
+
+import csv
+import dataclasses
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_experiment
+import torch
+from killed import Killable
+from small_experiment import SMALL, run
+from torch import nn
+
+from lazyrich import DataError
+from lazyrich.cli.main import main
+from lazyrich.experiments import EXPERIMENTS, Claim, Digits, Loss, Mlp, Optimizer, Setup
+from lazyrich.experiments.ingredients.seeds import derived
+from lazyrich.experiments.runs import RunFolder
+from lazyrich.experiments.setup import every, log_spaced
+from lazyrich.experiments.training import batch_rows
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
+]
+PROGRAM = [sys.executable, str(Path(small_experiment.__file__))]
+HERE = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def rows(folder):
+    with (folder / "results.csv").open() as file:
+        return {(r["condition"], r["seed"], r["step"], r["measure"]): float(r["value"]) for r in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As the programs have that are compared with: another number of threads rounds otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, one_thread):
+    """The small experiment, uninterrupted: folder, table."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, run(folder)
+
+
+class TestParts:
+    def test_losses(self):
+        f, y = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+        hot = nn.functional.one_hot(y, 3).float()
+        torch.testing.assert_close(Loss("squared", 3.0, 2.0)(f, y), 2 * nn.functional.mse_loss(f, 3 * hot))
+        torch.testing.assert_close(Loss("cross-entropy", weight=2.0)(f, y), 2 * nn.functional.cross_entropy(f, y))
+
+    def test_learning_rate(self):
+        described = Optimizer("sgd", 0.1, warmup=10, milestones=(50, 80), factor=0.2)
+        model = nn.Linear(2, 2)
+        optimizer = described.build(model, Mlp())
+        for step, rate in ((1, 0.01), (5, 0.05), (10, 0.1), (50, 0.1), (51, 0.02), (81, 0.004)):
+            described.set_rate(optimizer, step)
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+    def test_every_epoch_sees_every_row_once(self):
+        epochs = [[batch_rows(100, 25, 0, step) for step in range(4 * e + 1, 4 * e + 5)] for e in range(2)]
+        for epoch in epochs:
+            assert torch.equal(torch.cat(epoch).sort().values, torch.arange(100))
+        assert not torch.equal(epochs[0][0], epochs[1][0])
+        assert len(batch_rows(7, 25, 0, 3)) == 7
+
+    def test_seeds_differ_by_purpose(self):
+        assert len({derived(seed, purpose) for seed in range(20) for purpose in ("a", "b")}) == 40
+        assert derived(3, "start") == derived(3, "start")
+
+    def test_schedules(self):
+        assert log_spaced(1000, 4) == (0, 1, 10, 100, 1000)
+        assert every(30, 100, also=(5,)) == (0, 5, 30, 60, 90, 100)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"steps": 0}, "must be positive, got 0, 64, 2000"),
+            ({"evaluate": (200,)}, r"evaluate must hold steps between 0 and 120, got \(200,\)"),
+        ],
+    )
+    def test_setup_errors(self, change, message):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(SMALL.setups("quick")["full"], **change)
+
+    def test_verdicts(self):
+        claim = Claim("", "", lambda s: s["x"])
+        for holds, verdict in (
+            ([1, 1, 1], "shown"),
+            ([1, 1, 0], "undecided"),
+            ([1, 0, 0], "not shown"),
+            ([0, 0, 0], "not shown"),
+        ):
+            assert claim.verdict([{"x": h} for h in holds]) == (verdict, sum(holds))
+
+
+class TestRun:
+    def test_what_it_leaves(self, whole):
+        folder, text = whole
+        assert (folder / "table.txt").read_text() == text + "\n"
+        assert "SHOWN  it learns (2 of 2 seeds; rule: last test accuracy > 50 %)" in text
+        assert "0.25" in text
+        about = json.loads((folder / "run.json").read_text())
+        assert about["command"] == "lazyrich run small --preset quick --seeds 2 --accelerator cpu"
+        assert about["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+        values = rows(folder)
+        assert {step for (condition, _, step, _) in values if condition == "full"} == {"0", "30", "60", "90", "120"}
+        assert not list(folder.rglob("checkpoint.pt"))
+
+    def test_the_last_layer_alone_keeps_the_features(self, whole):
+        values = rows(whole[0])
+        for seed in "01":
+            assert values["last", seed, "80", "s_init"] == pytest.approx(1, abs=1e-6)
+            assert values["full", seed, "120", "s_init"] < 0.99
+
+    def test_the_measures_are_those_of_the_network(self, whole):
+        """Trained again by hand in plain PyTorch, and measured."""
+        import lazyrich
+
+        setup = SMALL.setups("quick")["full"]
+        data = Digits().load(1, Path())
+        torch.manual_seed(derived(1, "start"))
+        model = setup.model.build(data.train.inputs, 10)
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+        for step in range(1, 121):
+            x = data.train[batch_rows(1437, 64, 1, step)]
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x.inputs), nn.functional.one_hot(x.labels, 10).float()).backward()
+            optimizer.step()
+        r = lazyrich.measure(model, (data.train.inputs, data.train.labels))
+        values = rows(whole[0])
+        assert values["full", "1", "120", "low_rank"] == pytest.approx(r.low_rank, abs=1e-6)
+        assert values["full", "1", "120", "balanced"] == pytest.approx(r.balanced, abs=1e-6)
+        accuracy = (model(data.test.inputs).argmax(1) == data.test.labels).double().mean().item()
+        assert values["full", "1", "120", "test_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+
+    def test_same_seed_same_numbers_and_other_seeds_others(self, whole, tmp_path):
+        torch.manual_seed(7)
+        before = torch.get_rng_state()
+        again = run(tmp_path)
+        assert again == whole[1]
+        assert rows(tmp_path) == rows(whole[0])
+        assert torch.equal(torch.get_rng_state(), before)
+        last = [rows(tmp_path)["full", seed, "120", "low_rank"] for seed in "01"]
+        assert last[0] != last[1]
+
+    def test_more_seeds_are_added(self, whole, tmp_path):
+        run(tmp_path, seeds=1)
+        run(tmp_path, seeds=3, resume=True)
+        values = rows(tmp_path)
+        assert {k: v for k, v in values.items() if k[1] != "2"} == rows(whole[0])
+        assert len({values["full", seed, "120", "low_rank"] for seed in "012"}) == 3
+
+    def test_two_processes_are_one(self, whole, tmp_path):
+        done = subprocess.run([*PROGRAM, str(tmp_path), "two"], capture_output=True, text=True, env=HERE)
+        assert done.returncode == 0, done.stderr
+        one, two = rows(whole[0]), rows(tmp_path)
+        for measure in ("low_rank", "balanced", "test_accuracy", "train_loss"):
+            for seed in "01":
+                key = ("full", seed, "120", measure)
+                assert two[key] == pytest.approx(one[key], abs=0.02), key
+
+
+class TestInterrupted:
+    def test_killed_ten_times(self, whole, tmp_path):
+        """kill -9 at ten writes, some of them torn, resumed each time: the table and every number are those of the whole run."""
+        draws = random.Random(0)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": HERE}
+        with subprocess.Popen([*PROGRAM, "", "children"], **pipes) as program:
+            runs = Killable(program)
+            for k in range(10):
+                assert runs(tmp_path, draws.randint(1, 40), torn=k % 2 == 0)
+            assert not runs(tmp_path)
+            program.stdin.close()
+        assert (tmp_path / "table.txt").read_text() == whole[1] + "\n"
+        assert rows(tmp_path) == rows(whole[0])
+        for curves in whole[0].rglob("*.npz"):
+            with np.load(curves) as a, np.load(tmp_path / curves.relative_to(whole[0])) as b:
+                assert all(np.array_equal(a[name], b[name]) for name in a.files)
+
+    def test_a_full_disk_leaves_nothing_that_passes_for_whole(self, whole, tmp_path):
+        done = subprocess.run([*PROGRAM, str(tmp_path), "small-disk"], capture_output=True, text=True, env=HERE)
+        assert done.returncode != 0
+        assert "cannot write" in done.stderr.splitlines()[-1]
+        assert str(tmp_path) in done.stderr.splitlines()[-1]
+        assert not list(tmp_path.rglob("done.json"))
+        assert not list(tmp_path.rglob("*.partial"))
+        assert run(tmp_path, resume=True) == whole[1]
+
+    def test_the_folder_is_taken(self, whole):
+        with pytest.raises(DataError, match="holds runs already: go on with them by --resume, or choose another --out"):
+            run(whole[0])
+
+    def test_another_setup(self, tmp_path):
+        folder = RunFolder(tmp_path / "a", "a, seed 0")
+        setup = SMALL.setups("quick")["full"]
+        folder.claim(setup, 0)
+        folder.claim(setup, 0)
+        with pytest.raises(DataError, match=r"another setup: batch_size, seed differ \(batch_size is 64 there and 32 here\)"):
+            folder.claim(dataclasses.replace(setup, batch_size=32), 1)
+
+    @pytest.mark.parametrize("file", ["evaluations.jsonl", "done.json", "setup.json"])
+    def test_a_damaged_folder_is_named(self, tmp_path, file):
+        run(tmp_path, seeds=1)
+        path = tmp_path / "runs" / "full" / "seed-0" / file
+        path.write_bytes(path.read_bytes()[:-30])
+        with pytest.raises(DataError, match=f"(?s){file}.*delete"):
+            run(tmp_path, seeds=1, resume=True)
+
+    def test_a_damaged_checkpoint_is_named(self, tmp_path):
+        run(tmp_path, seeds=1)
+        folder = tmp_path / "runs" / "full" / "seed-0"
+        (folder / "done.json").unlink()
+        (folder / "checkpoint.pt").write_bytes(b"no checkpoint")
+        with pytest.raises(DataError, match=r"checkpoint\.pt is damaged .*: delete .* to run it anew"):
+            run(tmp_path, seeds=1, resume=True)
+
+    def test_divergence_is_said(self, tmp_path):
+        def wild(preset):
+            setup = dataclasses.replace(SMALL.setups("quick")["full"], optimizer=Optimizer("sgd", 1e6))
+            return {"full": setup}
+
+        experiment = dataclasses.replace(SMALL, setups=wild)
+        with pytest.raises(DataError, match=r"full, seed 0: training diverged before step 30: .* Lower the learning rate 1e\+06"):
+            small_experiment.run_experiment(experiment, "quick", tmp_path, seeds=1, machine=small_experiment.CPU)
+
+
+@pytest.mark.parametrize("name", list(EXPERIMENTS))
+class TestTheTen:
+    def test_both_presets_are_whole_setups(self, name):
+        for preset in ("quick", "paper"):
+            setups = EXPERIMENTS[name].setups(preset)
+            assert len({RunFolder(Path(), c).name for c in setups}) == len(setups)
+            for setup in setups.values():
+                assert json.dumps(setup.to_dict())
+
+    @pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
+    def test_table_claims_and_figures_come_out(self, name, tmp_path):
+        """On digits, with a small network and few steps: not the results, but everything that is done with them."""
+
+        def tiny(preset):
+            return {
+                condition: Setup(Digits(), Mlp(width=24, depth=3), setup.loss, Optimizer("adam", 3e-3), 60, 64, (0, 1, 20, 40))
+                for condition, setup in EXPERIMENTS[name].setups("quick").items()
+            }
+
+        experiment = dataclasses.replace(EXPERIMENTS[name], setups=tiny)
+        text = small_experiment.run_experiment(experiment, "quick", tmp_path, seeds=1, machine=small_experiment.CPU)
+        assert all(condition in text for condition in tiny("quick"))
+        assert text.count("of 1 seeds; rule:") == len(experiment.claims)
+        figures = list(tmp_path.glob("*.png"))
+        assert figures
+        assert all(figure.read_bytes()[:4] == b"\x89PNG" for figure in figures)
+
+
+class TestCommandLine:
+    def test_list(self, capsys):
+        assert main(["experiments"]) == 0
+        out = capsys.readouterr().out
+        assert all(name in out and e.question in out for name, e in EXPERIMENTS.items())
+
+    def test_unknown(self, capsys):
+        assert main(["run", "groking"]) == 1
+        assert "no experiment 'groking'; did you mean grokking? There are: encoded-mnist," in capsys.readouterr().err
+
+    def test_missing_data(self, capsys, tmp_path, monkeypatch):
+        from lazyrich.experiments.ingredients.images import SOURCES, Source
+
+        source = SOURCES["mnist"]
+        nowhere = Source(source.folder, source.files, "http://127.0.0.1:9/", source.checksums, 10)
+        monkeypatch.setitem(SOURCES, "mnist", nowhere)
+        command = ["run", "encoded-mnist", "--out", str(tmp_path / "out"), "--data", str(tmp_path), "--accelerator", "cpu"]
+        assert main([*command, "--no-progress"]) == 1
+        err = capsys.readouterr().err
+        assert "train-images-idx3-ubyte" in err
+        assert "Put the files there yourself, or name the folder that holds MNIST/raw by --data or LAZYRICH_DATA" in err
+        assert main([*command, "--no-progress", "--resume", "--seeds", "0"]) == 1
+        assert "seeds must be at least 1, got 0" in capsys.readouterr().err

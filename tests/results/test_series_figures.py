@@ -1,0 +1,78 @@
+"""The picture of a series shows what the series holds."""
+
+import numpy as np
+import pytest
+
+from lazyrich import DataError, Evaluation, Series
+from lazyrich.results.series import SeriesFolder
+from lazyrich.results.series_figures import plot_series
+
+
+def evaluation(step, low_rank, **more):
+    curves = {"relative_eigenvalues": np.array([1, 0.5, 0.0]), "utilization": np.array([0.2, 0.6, 1.0]) * (1 - low_rank)}
+    values = {"low_rank": low_rank, "low_rank_corrected": low_rank - 0.02, "low_rank_stderr": 0.01, "output_rank": 3.0, **more}
+    return Evaluation(step, values, curves)
+
+
+SERIES = Series(
+    [evaluation(0, 0.8, test_accuracy=0.1), evaluation(10, 0.5, test_accuracy=0.6), Evaluation(20, {}, note="dead"),
+     evaluation(100, 0.1, test_accuracy=0.9)]
+)  # fmt: skip
+
+
+def line(axis, label):
+    return next(found for found in axis.lines if found.get_label() == label)
+
+
+def test_numbers_over_steps():
+    richness, rank, accuracy = plot_series(SERIES).subfigs[0].axes
+    plugin = line(richness, "plug-in")
+    assert plugin.get_xdata().tolist() == [0, 10, 100]
+    assert plugin.get_ydata().tolist() == [0.8, 0.5, 0.1]
+    (band,) = richness.collections
+    heights = np.concatenate([path.vertices for path in band.get_paths()])
+    for step, middle in ((0, 0.78), (100, 0.08)):
+        around = heights[heights[:, 0] == step, 1]
+        assert (around.min(), around.max()) == pytest.approx((middle - 0.0196, middle + 0.0196))
+    assert rank.lines[0].get_ydata().tolist() == [3, 3, 3]
+    assert accuracy.lines[0].get_ydata().tolist() == [0.1, 0.6, 0.9]
+    assert {axis.get_xscale() for axis in (richness, rank, accuracy)} == {"symlog"}
+
+
+def test_curves_dark_to_bright():
+    strength, quality, utilization = plot_series(SERIES).subfigs[1].axes
+    assert [found.get_label() for found in utilization.lines] == ["step 0:  0.800", "step 10:  0.500", "step 100:  0.100"]
+    assert utilization.lines[2].get_ydata().tolist() == pytest.approx([0.18, 0.54, 0.9])
+    assert strength.lines[0].get_ydata().tolist() == [1, 0.5]  # a zero has no place on a logarithmic axis
+    brightness = [sum(found.get_color()[:3]) for found in utilization.lines]
+    assert brightness == sorted(brightness)
+    assert not quality.lines
+
+
+def test_a_folder_is_drawn_as_what_was_put_into_it(tmp_path):
+    folder = SeriesFolder(tmp_path / "run")
+    for found in SERIES.evaluations:
+        folder.add(found)
+    folder.read().plot(tmp_path / "s.svg")
+    assert (tmp_path / "s.svg").read_text().count("<path") > 50
+    assert len(plot_series(folder.read(), moments=2).subfigs[1].axes[2].lines) == 2
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("steps", [[0], [7], [500, 1000]])
+def test_little_is_enough(steps):
+    figure = Series([Evaluation(step, {"low_rank": 0.5, "output_rank": 1.0}) for step in steps]).plot()
+    assert len(figure.axes) == 2
+    assert figure.axes[0].get_xscale() == ("linear" if steps == [0] else "log")
+
+
+def test_the_loss_where_no_accuracy_is_known():
+    series = Series([evaluation(0, 0.8), evaluation(1, 0.7, loss=2.0), evaluation(2, 0.6, loss=1.0)])
+    assert plot_series(series).subfigs[0].axes[2].lines[0].get_xydata().tolist() == [[1, 2], [2, 1]]
+
+
+def test_nothing_to_draw():
+    with pytest.raises(DataError, match="no D_LR to draw: features are constant"):
+        Series([Evaluation(0, {}, note="features are constant")]).plot()
+    with pytest.raises(DataError, match="no D_LR to draw: it is empty"):
+        Series([]).plot()

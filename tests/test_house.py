@@ -1,0 +1,67 @@
+"""Rules of the house that no linter checks: every module can be imported first, and what is private stays in its room."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src/lazyrich"
+FILES = sorted(path for path in SRC.rglob("*.py") if "conformance" not in path.parts)
+
+ALONE = """
+import os, sys, types
+import lightning.fabric, ray, torch, torchmetrics, transformers, tyro  # once; the modules are imported in forked children
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        parent = types.ModuleType("lazyrich")
+        parent.__path__ = [sys.argv[1]]  # the package without its __init__, whose order of imports may hide a cycle
+        sys.modules["lazyrich"] = parent
+        __import__(line.strip())
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        print(line.strip())
+"""
+
+
+def module(path: Path) -> str:
+    parts = path.relative_to(SRC.parent).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def room(path: Path) -> str:
+    """The folder directly below the package, or the file itself."""
+    return path.relative_to(SRC).parts[0].removesuffix(".py")
+
+
+def imported(path: Path):
+    """Module and name of everything that a file imports from this package, wherever in the file it does so."""
+    package = module(path).split(".") if path.name == "__init__.py" else module(path).split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            for name in node.names:
+                yield ".".join([*base, *(node.module or "").split(".")]).rstrip("."), name.name
+
+
+def test_every_module_can_be_imported_first():
+    names = "".join(f"{module(path)}\n" for path in FILES if path.name not in ("__main__.py",) and path != SRC / "__init__.py")
+    command = [sys.executable, "-W", "ignore", "-c", ALONE, str(SRC)]
+    done = subprocess.run(command, input=names, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "", done.stderr
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "cost.py"], ids=module)
+def test_private_names_stay_in_their_room(path):
+    for source, name in imported(path):
+        other = [*source.split("."), name][1]
+        if other != room(path):
+            assert not name.startswith("_") or name.startswith("__"), f"{name} of {source}"
+
+
+def test_private_files():
+    """No file of a room begins with an underscore: the room decides what is public."""
+    assert [module(path) for path in FILES if path.name.startswith("_") and not path.name.startswith("__")] == []
