@@ -301,7 +301,7 @@ with lazyrich.Monitor(model, images(), every=1, preset="standard", out=out, resu
 
 class TestKilled:
     def test_what_was_measured_is_there_and_it_goes_on(self, tmp_path):
-        code = PROGRAM.format(tests=str(Path(__file__).parents[1]))
+        code = PROGRAM.format(tests=str(Path(__file__).parent))
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-c", code, str(tmp_path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:

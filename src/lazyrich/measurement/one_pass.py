@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._support.nested import tensors_in
 from .._support.processes import AGREE_EVERY, Processes
 from .._support.progress import progress_bar
 from ..errors import DataError
 from ..functional.compressed_head import compressed_head
 from ..functional.inputs import one_hot
 from ..gram import Gram
-from ..model.batches import IGNORED_LABEL, Batch, batches, first_dimension, num_batches, tensors_in
+from ..model.batches import IGNORED_LABEL, Batch, batches, first_dimension, num_batches
 from ..model.capture import MANY_OUTPUTS, Captured, Tap
 
 

@@ -3,49 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
+from .._support.nested import copied, map_tensors, moved, tensors_in
 from ..errors import DataError
 
 PAIR_BATCH = 256  # batch size where whole tensors are given
 IGNORED_LABEL = -100  # what PyTorch's losses ignore
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors inside nested tuples, lists, mappings and dataclasses, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors_in(item)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for f in fields(value):
-            yield from tensors_in(getattr(value, f.name))
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, Mapping):
-        return {key: _moved(item, device) for key, item in value.items()}
-    if callable(getattr(value, "to", None)):  # a PackedSequence, a graph batch
-        return value.to(device)
-    if isinstance(value, (tuple, list)):
-        return _rebuilt(value, (_moved(item, device) for item in value))
-    return value
-
-
-def _rebuilt(like: Any, items: Iterable[Any]) -> Any:
-    """A tuple, list or named tuple with other items."""
-    return type(like)(*items) if hasattr(like, "_fields") else type(like)(items)
 
 
 @dataclass(frozen=True)
@@ -163,11 +132,11 @@ def batches(
         limits.append(_part(len(sampler.dataset), sampler.rank, sampler.num_replicas))  # type: ignore[arg-type]
     seen = 0
     for item in _stream(data):
-        batch = _batch(item if device is None else _moved(item, device))
+        batch = _batch(item if device is None else moved(item, device))
         if limits:
             size = first_dimension(batch.inputs)
             if run is not None and seen + size > run:
-                batch, size = _cut(batch, size, run - seen), run - seen
+                batch, size = rows_of(batch, size, slice(run - seen)), run - seen
             left = min(limits) - seen
             if left < size:
                 batch = replace(batch, counted=max(left, 0))
@@ -234,23 +203,13 @@ def first_dimension(value: Any) -> int:
     return len(first)
 
 
-def _cut(batch: Batch, size: int, keep: int) -> Batch:
-    return rows_of(batch, size, slice(keep))
-
-
 def rows_of(batch: Batch, size: int, rows: slice) -> Batch:
     """Some of the ``size`` samples of a batch."""
 
-    def cut(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value[rows] if value.ndim and len(value) == size else value
-        if isinstance(value, Mapping):
-            return {key: cut(item) for key, item in value.items()}
-        if isinstance(value, (tuple, list)):
-            return _rebuilt(value, (cut(item) for item in value))
-        return value
+    def cut(x: Tensor) -> Tensor:
+        return x[rows] if x.ndim and len(x) == size else x
 
-    return Batch(cut(batch.inputs), None if batch.targets is None else batch.targets[rows])
+    return Batch(map_tensors(batch.inputs, cut), None if batch.targets is None else batch.targets[rows])
 
 
 def frozen(data: Any, num_samples: int, share: tuple[int, int] = (0, 1)) -> list[Any]:
@@ -284,17 +243,6 @@ def frozen(data: Any, num_samples: int, share: tuple[int, int] = (0, 1)) -> list
 def raw_bytes(x: Tensor) -> bytes:
     """The bytes of a dense tensor's elements, in order."""
     return x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def copied(value: Any) -> Any:
-    """Nested values whose tensors nobody else holds."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, Mapping):
-        return {key: copied(item) for key, item in value.items()}
-    if type(value) in (tuple, list):
-        return type(value)(copied(item) for item in value)
-    return value
 
 
 def loader_shuffles(data: Any) -> bool:

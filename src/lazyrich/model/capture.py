@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from .._support.nested import tensors_in
 from ..errors import HeadError
-from .batches import Batch, last_kept, tensors_in
+from .batches import Batch, last_kept
 
 _SHARDING = ("FullyShardedDataParallel", "FSDPModule")  # by name, so that torch.distributed.fsdp is not imported for nothing
 MANY_OUTPUTS = 4096  # beyond, outputs are not copied: they follow from the features and the head's parameters

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from .._support.nested import copied, tensors_in
 from .._support.processes import Processes
 from ..errors import NondeterminismError
-from .batches import Batch, batches, copied, first_dimension, raw_bytes, rows_of, tensors_in
+from .batches import Batch, batches, first_dimension, raw_bytes, rows_of
 from .capture import Tap
 
 FEW_BATCHES, FEW_SAMPLES = 2, 8

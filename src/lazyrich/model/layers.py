@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from .._support.nested import tensors_in
 from ..errors import DataError, HeadError
-from .batches import Batch, last_kept, tensors_in
+from .batches import Batch, last_kept
 from .capture import Captured, is_linear
 
 Pooling = Literal["average", "flatten", "positions", "first", "last"]

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from .._support.files import write_text
+from .._support.nested import tensors_in
 from .._support.progress import progress_bar
 from .._support.stored import read_object
 from ..errors import DataError
 from ..measurement.measure import measure
-from ..model.batches import first_dimension, frozen, raw_bytes, tensors_in
+from ..model.batches import first_dimension, frozen, raw_bytes
 from ..model.capture import unwrapped
 from ..model.checkpoints import load_checkpoint, weight_files
 from ..model.layers import Pooling
