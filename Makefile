@@ -2,8 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-MEASURED := gram low_rank spectrum neural_collapse kernel_alignment effective_rank spectral_exponent parameter_norm tangent_kernel \
-	references capture random_networks layers measure targets determinism processes metrics large_p inputs row_sample sketched inverse_root
+MEASURED := tests/gram tests/functional tests/model tests/support/test_processes.py tests/measurement/test_measure.py tests/test_metrics.py
 
 .PHONY: demo test lint docs benchmark coverage clean
 
@@ -23,23 +22,23 @@ docs: .venv/ready
 	$(BIN)/mkdocs build --strict  # --quiet would hide the warnings, and then they are no failures
 
 benchmark: .venv/ready  ## the tables of the documentation, about an hour
-	$(BIN)/python benchmarks/estimator.py 200 projection
-	$(BIN)/python benchmarks/estimator.py 200 balanced
-	$(BIN)/python benchmarks/references.py
-	$(BIN)/python benchmarks/measures.py
-	$(BIN)/python benchmarks/rank_cut.py
-	$(BIN)/python benchmarks/large_p.py
-	$(BIN)/python benchmarks/sensitivity.py
-	$(BIN)/python benchmarks/report.py
-	$(BIN)/python benchmarks/monitor.py
-	$(BIN)/python benchmarks/speed.py --threads 1 2 --out results/speed/peers.md
-	$(BIN)/python benchmarks/against_the_limit.py --out results/speed/limit.md
-	$(BIN)/python benchmarks/cost.py
-	$(BIN)/python benchmarks/processes.py
+	$(BIN)/python benchmarks/accuracy/estimator.py 200 projection
+	$(BIN)/python benchmarks/accuracy/estimator.py 200 balanced
+	$(BIN)/python benchmarks/accuracy/references.py
+	$(BIN)/python benchmarks/accuracy/measures.py
+	$(BIN)/python benchmarks/accuracy/rank_cut.py
+	$(BIN)/python benchmarks/accuracy/large_p.py
+	$(BIN)/python benchmarks/accuracy/sensitivity.py
+	$(BIN)/python benchmarks/speed/report.py
+	$(BIN)/python benchmarks/speed/monitor.py
+	$(BIN)/python benchmarks/speed/speed.py --threads 1 2 --out results/speed/peers.md
+	$(BIN)/python benchmarks/speed/against_the_limit.py --out results/speed/limit.md
+	$(BIN)/python benchmarks/speed/cost.py
+	$(BIN)/python benchmarks/speed/processes.py
 
 coverage: .venv/ready  ## lines and branches of what measures, by its own tests, in all their processes; each file 95 % or more
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q $(MEASURED:%=tests/test_%.py)
+	$(BIN)/coverage run -m pytest -q $(MEASURED)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --precision=1 | awk '{ print } /^src/ && $$NF + 0 < 95 { low = 1 } END { exit low }'
 

@@ -1,6 +1,6 @@
 """Files and names that mean harm, or are merely damaged: shown, refused by name, never obeyed.
 
-The files are what `benchmarks/fuzz_readers.py` found to end in another error than the library's.
+The files are what `benchmarks/robustness/fuzz_readers.py` found to end in another error than the library's.
 """
 
 import gzip

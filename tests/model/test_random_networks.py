@@ -1,4 +1,4 @@
-"""The capture on random networks: the first cases of ``benchmarks/fuzz_capture.py``, and what it found."""
+"""The capture on random networks: the first cases of ``benchmarks/robustness/fuzz_capture.py``, and what it found."""
 
 import pytest
 import torch

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..gram import Gram
 
-FULL_SPECTRUM = 4096  # features up to here are decomposed in full, `benchmarks/large_p.py` shows what it costs
+FULL_SPECTRUM = 4096  # features up to here are decomposed in full, `benchmarks/accuracy/large_p.py` shows what it costs
 LEADING = 128  # eigenvalues taken of more features than that
 TOLERANCE = 1e-8  # of the leading part: largest residual, relative to the largest eigenvalue
 MOST_STEPS = 100

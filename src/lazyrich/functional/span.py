@@ -12,7 +12,7 @@ from ..gram import Gram
 from ..gram.checks import LARGEST
 from .eigen import eigh
 
-# The default cut, in units of the activations' rounding; `benchmarks/rank_cut.py` measures what it must separate.
+# The default cut, in units of the activations' rounding; `benchmarks/accuracy/rank_cut.py` measures what it must separate.
 ROUNDING_FACTOR = 50.0
 HALF_ROUNDING_FACTOR = 4.0
 GRAM_FLOOR = 1e-7  # float64 products resolve singular values to the root of their own rounding

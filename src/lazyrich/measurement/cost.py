@@ -1,7 +1,7 @@
 """What a measurement costs, before it is made: operations, memory, and what processes send each other.
 
 The counts follow the code and stand here alone. The tests hold them against PyTorch's own counter of operations, the tensors of a
-filled Gram, the allocator, and what processes exchange; ``benchmarks/cost.py`` against the clock.
+filled Gram, the allocator, and what processes exchange; ``benchmarks/speed/cost.py`` against the clock.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ The throughput (samples a second) of the latter three is divided by that of the 
 `lazyrich.measure` from the first batch to the finished result, reading included; training is DistributedDataParallel and plain
 SGD in batches of 256, in the strong case 128 on each process.
 
-    python benchmarks/processes.py [repetitions] [--out results/cost/processes.md]
+    python benchmarks/speed/processes.py [repetitions] [--out results/cost/processes.md]
 """
 
 from __future__ import annotations

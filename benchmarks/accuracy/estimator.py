@@ -3,7 +3,7 @@
 Features of known covariance: p = 512, of which C = 10 directions of unit strength are the outputs and the rest a power-law
 tail, so D_LR = 1 - sqrt(C)/‖Σ‖_F exactly. Three distributions of the same covariance. 200 draws for each line.
 
-    python benchmarks/estimator.py [draws] [projection|balanced|outputs]
+    python benchmarks/accuracy/estimator.py [draws] [projection|balanced|outputs]
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ the smallest true one, in units of eps(dtype of the outputs) times the root mean
 spurious ones. True ones at or under it (deep untrained networks, whose outputs hardly vary beside their mean) are drowned in
 the same rounding: no rule could tell them apart.
 
-    python benchmarks/rank_cut.py
+    python benchmarks/accuracy/rank_cut.py
 """
 
 from __future__ import annotations

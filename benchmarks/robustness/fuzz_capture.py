@@ -4,8 +4,8 @@ Every case draws a network, weights, data and options (`tests/random_networks.py
 plain hooks of its own and the slow float64 reference (`tests/capture_trial.py`). Cases run in processes of their own, so that a
 crash of the interpreter or a call that does not return is a finding too.
 
-    python benchmarks/fuzz_capture.py 10000           # cases 0 … 9999
-    python benchmarks/fuzz_capture.py 1 4711          # one of them again, with its traceback
+    python benchmarks/robustness/fuzz_capture.py 10000           # cases 0 … 9999
+    python benchmarks/robustness/fuzz_capture.py 1 4711          # one of them again, with its traceback
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from capture_trial import Finding, trial  # pyright: ignore[reportMissingImports]
 

@@ -2,8 +2,8 @@
 
 The runs are made up, in the form that Monitor(preset="standard") writes; Chromium is the one on PATH or that CHROMIUM names.
 
-    python benchmarks/report.py            # 100 runs of 50 evaluations
-    python benchmarks/report.py 20 500
+    python benchmarks/speed/report.py            # 100 runs of 50 evaluations
+    python benchmarks/speed/report.py 20 500
 """
 
 from __future__ import annotations

@@ -5,11 +5,11 @@ out, a bound of a slice left out, a call, a `raise` or a returned value deleted,
 f-strings and in errors, stays. Tests that run the changed line are tried, fast ones first, until one fails: the mutant is killed.
 One that takes ten times as long as the unchanged source is killed too.
 
-    python benchmarks/mutants.py functional/low_rank.py functional/_span.py --out found.json
-    python benchmarks/mutants.py gram.py --share 0.25                     # a random quarter
-    python benchmarks/mutants.py --again found.json                       # only those that survived, after a test was added
-    python benchmarks/mutants.py --again found.json --tests tests/test_inputs.py        # by these tests alone
-    python benchmarks/mutants.py --show found.json                        # the tables once more
+    python benchmarks/robustness/mutants.py functional/low_rank.py functional/span.py --out found.json
+    python benchmarks/robustness/mutants.py gram/gram.py --share 0.25          # a random quarter
+    python benchmarks/robustness/mutants.py --again found.json            # only those that survived, after a test was added
+    python benchmarks/robustness/mutants.py --again found.json --tests tests/functional/test_inputs.py   # by these tests alone
+    python benchmarks/robustness/mutants.py --show found.json             # the tables once more
 
 torch is imported once; every mutant is a process forked off (Linux, macOS).
 """
@@ -42,25 +42,24 @@ import coverage
 import hypothesis
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path("src/lazyrich")
 FIRST = ("torch.func", "torch.distributed", "torch.testing", "torchmetrics", "scipy.sparse.linalg", "hypothesis.strategies")
-TESTS = {  # what else than its own tests and its doctest may notice a mistake in a file
-    "gram.py": ["tests/test_large_p.py", "tests/test_metrics.py", "tests/test_low_rank.py", "tests/test_spectrum.py"],
-    "_moments.py": ["tests/test_gram.py", "tests/test_low_rank.py"],
-    "_row_sample.py": ["tests/test_gram.py", "tests/test_low_rank.py"],
-    "_checked.py": ["tests/test_gram.py", "tests/test_hostile.py"],
-    "functional/_span.py": ["tests/test_low_rank.py", "tests/test_references.py", "tests/test_spectrum.py"],
-    "functional/_inputs.py": ["tests/test_low_rank.py", "tests/test_neural_collapse.py", "tests/test_kernel_alignment.py"],
-    "functional/_sketched.py": ["tests/test_sketched.py"],
-    "functional/_eigen.py": ["tests/test_large_p.py", "tests/test_spectrum.py", "tests/test_effective_rank.py"],
-    "functional/_jackknife.py": ["tests/test_low_rank.py", "tests/test_references.py"],
-    "functional/held_out.py": ["tests/test_spectrum.py"],
-    "functional/low_rank.py": ["tests/test_references.py", "tests/test_sketched.py"],
-    "functional/effective_rank.py": ["tests/test_large_p.py"],
-    "functional/neural_collapse.py": ["tests/test_measure.py"],
-    "functional/spectral_exponent.py": ["tests/test_large_p.py"],
-    "functional/spectrum.py": ["tests/test_large_p.py"],
+TESTS = {  # which tests may notice a mistake in a file, besides its own and its doctest
+    "gram/gram.py": ["functional/test_large_p", "test_metrics", "functional/test_low_rank", "functional/test_spectrum"],
+    "gram/moments.py": ["gram/test_gram", "functional/test_low_rank"],
+    "gram/retained_rows.py": ["gram/test_gram", "functional/test_low_rank"],
+    "gram/checks.py": ["gram/test_gram", "test_hostile"],
+    "functional/span.py": ["functional/test_low_rank", "functional/test_references", "functional/test_spectrum"],
+    "functional/inputs.py": ["functional/test_low_rank", "functional/test_neural_collapse", "functional/test_kernel_alignment"],
+    "functional/eigen.py": ["functional/test_large_p", "functional/test_spectrum", "functional/test_effective_rank"],
+    "functional/jackknife.py": ["functional/test_low_rank", "functional/test_references"],
+    "functional/held_out.py": ["functional/test_spectrum"],
+    "functional/low_rank.py": ["functional/test_references", "functional/test_sketch"],
+    "functional/effective_rank.py": ["functional/test_large_p"],
+    "functional/neural_collapse.py": ["measurement/test_measure"],
+    "functional/spectral_exponent.py": ["functional/test_large_p"],
+    "functional/spectrum.py": ["functional/test_large_p"],
 }
 OTHER = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult,
@@ -256,9 +255,11 @@ class Chosen:
 
 
 def tests_of(file: str) -> list[str]:
-    name = Path(file).stem.strip("_")
-    found = [f"tests/test_{name}.py", str(PACKAGE / "conformance" / f"test_{name}.py"), *TESTS.get(file, [])]
-    return [*(test for test in dict.fromkeys(found) if (ROOT / test).exists()), str(PACKAGE / file)]
+    """Of the test files that exist: the file's own, the conformance suite's, those of TESTS; last the source with its doctest."""
+    room, name = Path(file).parent, f"test_{Path(file).name}"
+    candidates = [Path("tests", room, name), PACKAGE / "conformance" / name]
+    candidates += [Path("tests", f"{test}.py") for test in TESTS.get(file, [])]
+    return [*(str(test) for test in dict.fromkeys(candidates) if (ROOT / test).exists()), str(PACKAGE / file)]
 
 
 def run_in(tree: Path, tests: list[str], plugin: Chosen, seconds: int, log: str = os.devnull) -> int:

@@ -2,7 +2,7 @@
 
 The other packages are no dependencies: install them in an environment of their own and run this with its Python.
 
-    python benchmarks/conformance.py
+    python benchmarks/peers/conformance.py
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PEERS = ("repsim", "ckatorch", "torch_cka", "pytorch_cka", "cka_pytorch", "reptrix", "weightwatcher")
 TOPICS = {
     "test_kernel_alignment": {"kernel_alignment": "CKA", "debiased_kernel_alignment": "debiased CKA"},

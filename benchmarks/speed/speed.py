@@ -8,7 +8,7 @@ once with the features as they are and once with 1,000 added to all, where float
 The other packages are no dependencies: install them in an environment of their own and run this with its Python; what is missing
 is left out.
 
-    python benchmarks/speed.py --threads 1 2 --out results/speed/peers.md
+    python benchmarks/speed/speed.py --threads 1 2 --out results/speed/peers.md
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from torch import Tensor
 
 from lazyrich import Gram, functional
 
+sys.path.append(str(Path(__file__).parents[1]))  # for the package `peers`
 ROWS, WIDTH, CLASSES, BATCH, OFFSET = 20_000, 512, 10, 1_000, 1_000.0
 TWO_PASSES = ("two passes, pseudo-inverse", "two passes, C singular vectors")
 PACKAGES = ("lazyrich", "torch", "numpy", "scikit-learn", "reptrix", "pytorch-cka", "torch-cka", "weightwatcher")

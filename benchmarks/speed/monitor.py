@@ -6,7 +6,7 @@ evaluation count. Runs with and without take turns, and so does which of them is
 Beside the ratio of the wall clocks, which other programs on the machine disturb, stand that of the process's own time, and within
 each run with it the time that passed inside the monitor over the rest.
 
-    python benchmarks/monitor.py [repetitions]
+    python benchmarks/speed/monitor.py [repetitions]
 """
 
 from __future__ import annotations

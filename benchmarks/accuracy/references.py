@@ -4,7 +4,7 @@ Two-layer linear networks on whitened inputs, trained by gradient descent from s
 is the exact solution in the limit) or from large ones (lazy), and networks of which either everything or the last layer
 alone is trained (lazy by construction) on equal classes, unequal classes and under cross-entropy.
 
-    python benchmarks/references.py
+    python benchmarks/accuracy/references.py
 """
 
 from __future__ import annotations

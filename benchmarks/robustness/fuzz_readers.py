@@ -3,8 +3,8 @@
 A good file of each kind is mutated (bytes flipped, cut, repeated, inserted; JSON values exchanged for others) and read. Every
 batch of cases runs in a process of its own with bounded memory, so that a crash of the interpreter is a finding too.
 
-    python benchmarks/fuzz_readers.py 10000        # cases for each reader
-    python benchmarks/fuzz_readers.py 1 --reader idx --first 4711        # one of them again, with its traceback
+    python benchmarks/robustness/fuzz_readers.py 10000        # cases for each reader
+    python benchmarks/robustness/fuzz_readers.py 1 --reader idx --first 4711        # one of them again, with its traceback
 """
 
 from __future__ import annotations

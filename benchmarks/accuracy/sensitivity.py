@@ -1,6 +1,6 @@
 """What D_LR depends on, measured on trained networks (`trained_networks.py` says which).
 
-    python benchmarks/sensitivity.py [table ...]
+    python benchmarks/accuracy/sensitivity.py [table ...]
 
 Writes results/sensitivity/TABLE.md for every table, or those that are named, and prints them.
 """
@@ -29,7 +29,7 @@ from lazyrich.experiments.ingredients.data import augment
 from lazyrich.experiments.ingredients.images import data_folder
 from lazyrich.functional import LowRankEstimate, low_rank_estimate
 
-OUT = Path(__file__).parent.parent / "results/sensitivity"
+OUT = Path(__file__).parents[2] / "results/sensitivity"
 MANY, MOST_SETS, CLOSE = 10_000, 24, 0.01
 Row = Iterable[Any]  # the first one of a table is its head
 
@@ -294,7 +294,7 @@ def main(names: list[str]) -> None:
             lines += ["|" + " --- |" * (lines[0].count(" | ") + 1)] if len(lines) == 1 else []
             print(lines[-1], flush=True)
         seconds = time.monotonic() - began
-        lines += ["", f"`python benchmarks/sensitivity.py {name}`, {seconds:.0f} s on one thread of a CPU; {versions}."]
+        lines += ["", f"`python benchmarks/accuracy/sensitivity.py {name}`, {seconds:.0f} s on one thread of a CPU; {versions}."]
         (OUT / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
         print(lines[-1] + "\n", flush=True)
 

@@ -7,7 +7,7 @@ The line is the model's: its counts over the rates of one bare matrix product, i
 eigendecomposition and of one array times a number, of order 512 and of 2²¹ numbers, timed in the same run (and the head's own
 product, which is the network's forward pass here). Nothing is fitted to the points.
 
-    python benchmarks/cost.py [--out results/cost/measured.md] [--figure docs/cost.png]
+    python benchmarks/speed/cost.py [--out results/cost/measured.md] [--figure docs/cost.png]
 """
 
 from __future__ import annotations

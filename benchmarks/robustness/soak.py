@@ -3,7 +3,7 @@
 Resident memory, hooks and tensors must not grow, and at the end the Gram must hold what a plain float64 computation over the same
 rows holds, taken chunk by chunk with NumPy.
 
-    python benchmarks/soak.py [updates] [measurements]
+    python benchmarks/robustness/soak.py [updates] [measurements]
 """
 
 from __future__ import annotations

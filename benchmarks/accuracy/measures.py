@@ -3,7 +3,7 @@
 Four networks on scikit-learn's digits (1,437 images), equal but for what is trained and by which loss: in full (rich) or the
 last layer alone (lazy by construction), squared loss or cross-entropy.
 
-    python benchmarks/measures.py
+    python benchmarks/accuracy/measures.py
 """
 
 from __future__ import annotations

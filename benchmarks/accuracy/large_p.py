@@ -4,8 +4,8 @@ Times are seconds of one thread's processor time on a filled Gram, the least of 
 is of matrices with a known spectrum: a collapse (C - 1 directions far above a bulk), power laws, and that of structureless
 features, whose eigenvalues lie close together, the hardest for an iterative solver.
 
-    python benchmarks/large_p.py            # p = 2,048 and 4,096
-    python benchmarks/large_p.py 8192       # other widths
+    python benchmarks/accuracy/large_p.py            # p = 2,048 and 4,096
+    python benchmarks/accuracy/large_p.py 8192       # other widths
 """
 
 from __future__ import annotations

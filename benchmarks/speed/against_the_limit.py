@@ -5,7 +5,7 @@ model in evaluation mode without gradients over the same list of batches; one pr
 The last table is what rounding does to D_LR, against float64: features in bfloat16 or rounded to the 10 bits that tf32 multiplies
 (CPUs have no tf32 products; the rounding is imitated), and their products in float32 or in bfloat16.
 
-    python benchmarks/against_the_limit.py --threads 1 --out results/speed/limit.md
+    python benchmarks/speed/against_the_limit.py --threads 1 --out results/speed/limit.md
 """
 
 from __future__ import annotations
