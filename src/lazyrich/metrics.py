@@ -15,9 +15,9 @@ from torchmetrics import Metric
 
 from . import functional
 from ._support.processes import Processes
-from .functional.inputs import as_gram, one_hot
+from .functional.inputs import are_labels, as_gram, target_matrix
 from .functional.low_rank import Reference
-from .gram import Gram
+from .gram import RETAINED_ROWS, Gram
 from .gram.gram import STATE
 
 
@@ -34,7 +34,7 @@ class GramMetric(Metric):
     higher_is_better = None
     full_state_update = True  # rows keep their numbers, and the pilot mean is of the first rows
 
-    def __init__(self, *, num_classes: int | None = None, retain: int = 1024, **kwargs: Any) -> None:
+    def __init__(self, *, num_classes: int | None = None, retain: int = RETAINED_ROWS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
         for name, value in Gram(retain=retain).tensors().items():
@@ -54,11 +54,11 @@ class GramMetric(Metric):
         Raises:
             DataError, NonFiniteError: as :meth:`lazyrich.Gram.update`; the state stays as it was.
         """
-        if targets is not None and targets.ndim == 1 and not targets.is_floating_point():
+        if targets is not None and are_labels(targets):
             classes = self.num_classes or (None if outputs is None else outputs.shape[-1])
             if classes is None:
                 raise ValueError(f"{type(self).__name__} needs num_classes for integer labels where there are no outputs")
-            targets = one_hot(targets, classes)
+            targets = target_matrix(targets, classes)
         gram = self.gram
         if gram.count == 0:
             there = Processes()

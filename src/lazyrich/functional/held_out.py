@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..gram import Gram
-from .inputs import as_gram, one_hot
+from .inputs import as_gram
 from .span import span_of
 from .spectrum import Array, FeatureSpectrum
 
@@ -41,8 +41,6 @@ def held_out_quality(
     """
     if spectrum.eigenvectors is None or spectrum.mean is None:
         raise DataError("this spectrum has no eigenvectors (it was loaded from a file): compute it from features")
-    if targets is not None and targets.ndim == 1 and not targets.is_floating_point():
-        targets = one_hot(targets)
     gram = as_gram(features, None, targets, weights=weights, needs=("targets",))
     if gram.widths["features"] != spectrum.num_features:
         raise DataError(f"the spectrum has {spectrum.num_features} features, these data {gram.widths['features']}")

@@ -39,11 +39,29 @@ def as_gram(
 def _matrix(name: str, x: Tensor) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}; convert with torch.as_tensor")
-    if x.ndim == 1 and name != "features":
-        x = x.unsqueeze(1)
+    if name != "features":
+        x = target_matrix(x) if name == "targets" else _columns(x)
     if x.ndim != 2:
         raise DataError(f"{name} must have shape (n, width), got {tuple(x.shape)}; flatten or average the other dimensions")
     return x
+
+
+def are_labels(targets: Tensor) -> bool:
+    """Whether targets are class labels, (n,) of a type that is not floating point."""
+    return targets.ndim == 1 and not targets.is_floating_point()
+
+
+def target_matrix(targets: Tensor, num_classes: int | None = None) -> Tensor:
+    """(n, T) targets: one-hot rows of class labels, a column of (n,) real targets, else the targets themselves.
+
+    Raises:
+        DataError, TypeError: as :func:`one_hot`.
+    """
+    return one_hot(targets, num_classes) if are_labels(targets) else _columns(targets)
+
+
+def _columns(x: Tensor) -> Tensor:
+    return x.unsqueeze(1) if x.ndim == 1 else x
 
 
 def one_hot(labels: Tensor, num_classes: int | None = None) -> Tensor:

@@ -162,7 +162,7 @@ def norm_pairs(kernel: Tensor, along: Tensor, alignment: Tensor, norm2: Tensor) 
     return kernel.square().sub_(alignment - norm2).sub_(alignment.unsqueeze(1)).sub_(along, alpha=2).div_(norm2)
 
 
-def _rows(gram: Gram, sample: _Sample, span: Span, most: int = 1024) -> _Rows:
+def _rows(gram: Gram, sample: _Sample, span: Span, most: int) -> _Rows:
     count = min(most, len(sample.w))
     scale = span.singular_values[: span.rank] / span.singular_values[0]
     basis = span.to_basis * scale

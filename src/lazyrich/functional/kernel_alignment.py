@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import DegenerateError
 from ..gram import Gram
-from .inputs import as_gram, one_hot
+from .inputs import as_gram
 from .span import varies
 
 
@@ -75,7 +75,5 @@ def target_alignment(features: Tensor | Gram, targets: Tensor | None = None, *, 
         >>> target_alignment(torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0, 1, 2]], torch.tensor([0, 1, 2, 0, 1, 2]))
         tensor(1., dtype=torch.float64)
     """
-    if targets is not None and targets.ndim == 1 and not targets.is_floating_point():
-        targets = one_hot(targets)
     gram = as_gram(features, None, targets, weights=weights)
     return kernel_alignment(gram, other="targets")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DegenerateError, RankWarning
-from ..gram import Gram
+from ..gram import RETAINED_ROWS, Gram
 from .inputs import as_gram
 from .jackknife import jackknifed
 from .sketch import unprojected_low_rank
@@ -129,7 +129,7 @@ def low_rank_estimate(
     weights: Tensor | None = None,
     rtol: float | None = None,
     reference: Reference = "projection",
-    retain: int = 1024,
+    retain: int = RETAINED_ROWS,
 ) -> LowRankEstimate:
     """D_LR with its bias-corrected value, standard error, rank, band over ``rtol`` and isotropic reference.
 

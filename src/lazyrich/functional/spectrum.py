@@ -16,7 +16,7 @@ from .._support.stored import number
 from ..errors import ConvergenceWarning
 from ..gram import Gram
 from .eigen import TOLERANCE, Eigen, decomposed
-from .inputs import as_gram, one_hot
+from .inputs import as_gram
 from .span import span_of
 
 Array = NDArray[np.float64]
@@ -181,8 +181,6 @@ def feature_spectrum(
         >>> s.relative_eigenvalues.tolist(), s.cumulative_quality.tolist(), s.cumulative_utilization.tolist()
         ([1.0, 0.25], [0.0, 1.0], [1.0, 1.0])
     """
-    if targets is not None and targets.ndim == 1 and not targets.is_floating_point():
-        targets = one_hot(targets)
     gram = as_gram(features, outputs, targets, weights=weights)
     found = spectrum_of(gram, centered=centered, leading=leading)
     if text := convergence_note(found):

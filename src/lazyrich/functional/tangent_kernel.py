@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import DataError, DegenerateError
 from ..model.undisturbed import undisturbed
-from .inputs import one_hot
+from .inputs import target_matrix
 
 _Block = tuple[slice, slice]  # samples, outputs
 
@@ -146,10 +146,7 @@ def tangent_kernel_alignment(kernel: Tensor, targets: Tensor) -> float:
         >>> round(tangent_kernel_alignment(torch.outer(y, y), y), 12)
         1.0
     """
-    count = len(targets)
-    if targets.ndim == 1 and not targets.is_floating_point():
-        targets = one_hot(targets, len(kernel) // max(count, 1))
-    targets = targets.unsqueeze(1) if targets.ndim == 1 else targets
+    targets = target_matrix(targets, len(kernel) // max(len(targets), 1))
     if targets.ndim != 2 or targets.numel() != len(kernel):
         raise DataError(
             f"the kernel has {len(kernel)} rows, targets of shape {tuple(targets.shape)} have another number of entries"

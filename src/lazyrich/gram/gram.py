@@ -28,7 +28,7 @@ from .._support.processes import Processes
 from ..errors import DataError, NonFiniteError
 from .checks import checked
 from .moments import NAMES, PART_ROWS, Moments
-from .retained_rows import RowSample
+from .retained_rows import RETAINED_ROWS, RowSample
 
 BLOCK_ROWS = 1024
 STATE = (
@@ -58,7 +58,9 @@ class Gram:
         (tensor([3.], dtype=torch.float64), tensor([[2.6667]], dtype=torch.float64))
     """
 
-    def __init__(self, *, retain: int = 1024, first_row: int = 0, row_step: int = 1, num_outputs: int | None = None) -> None:
+    def __init__(
+        self, *, retain: int = RETAINED_ROWS, first_row: int = 0, row_step: int = 1, num_outputs: int | None = None
+    ) -> None:
         if retain < 0:
             raise ValueError(f"retain is a number of rows, 0 or more, got {retain}")
         self.retain = retain

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+RETAINED_ROWS = 1024  # rows that are retained for the error bars, unless another number is asked for
+
 
 class RowSample:
     """Keeps the rows whose number has the smallest hash, as many as its storage has room for.

@@ -17,13 +17,11 @@ from ..functional.eigen import FULL_SPECTRUM, LEADING
 from ..functional.jackknife import _AT_ONCE, _MOST_WORK, _PAIR_TOLERANCE, PAIR_ROWS, _resolvents
 from ..functional.low_rank import _POWER, BAND
 from ..functional.sketch import SKETCH_BLOCKS, SKETCH_BUCKETS
-from ..gram import Gram
+from ..gram import RETAINED_ROWS, Gram
 from ..gram.gram import BLOCK_ROWS
 from ..gram.moments import _CPU_PANEL
 from ..model.capture import MANY_OUTPUTS
 from .narrow import HELD_BYTES, WIDTH_LIMIT
-
-RETAINED = 1024  # rows that `measure` keeps for the jackknife
 
 # Decompositions of order k in units in which eigenvalues with eigenvectors of a symmetric matrix are 9k³ (Golub & Van Loan, 8.3);
 # singular vectors by the time that they take beside that.
@@ -159,7 +157,7 @@ def measurement_cost(
     columns = min(outputs, features + 1) if many else outputs
     if targets is None:
         targets = 0 if many else max(outputs, 2)
-    head = _Part(rows, samples, features, columns, targets, size, retained=0 if positions else RETAINED)
+    head = _Part(rows, samples, features, columns, targets, size, retained=0 if positions else RETAINED_ROWS)
     parts = [head, *(_layer(head, width, alone=processes == 1) for width in layers)]
     narrowing = 2 * outputs * (features + 1) ** 2 + 2 * rows * features * columns if many else 0  # ŴᵀŴ, and ŴΦ̂ for every row
     kept, sums = sum(part.kept_bytes for part in parts), sum(part.sum_bytes for part in parts)

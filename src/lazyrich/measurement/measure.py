@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._support.processes import Processes
 from ..errors import DataError, RankWarning
 from ..functional.neural_collapse import class_means, nearest_mean_disagrees
-from ..gram import Gram
+from ..gram import RETAINED_ROWS, Gram
 from ..model.batches import is_one_shot, loader_shuffles
 from ..model.capture import Tap, unwrapped
 from ..model.determinism import check_data, check_model
@@ -164,7 +164,7 @@ def _fill(run: Pass, taps: LayerTaps | None, start: nn.Module | None) -> tuple[G
     with undisturbed(start or run.tap.model, None, run.place if start is not None else None):
         start_tap = None
         for rows in run.rows("measuring", taps.hooks if taps is not None else None):
-            gram = gram or run.gram(retain=0 if run.positions else 1024, num_outputs=rows.num_outputs)
+            gram = gram or run.gram(retain=0 if run.positions else RETAINED_ROWS, num_outputs=rows.num_outputs)
             gram.update(rows.features, rows.outputs, rows.targets, rows.weights)
             if start is not None:
                 start_tap = start_tap or Tap(start, run.tap.name if run.tap.found is not run.tap.model else start)
@@ -173,7 +173,7 @@ def _fill(run: Pass, taps: LayerTaps | None, start: nn.Module | None) -> tuple[G
                 beginning.update(rows.features, then.features.to(rows.features.dtype), None, rows.weights)
             if taps is not None:
                 for name, (features, owner) in taps.rows(rows.captured, rows.batch, run.tap.name).items():
-                    retain = 1024 if len(features) == len(rows.features) and not run.positions else 0
+                    retain = RETAINED_ROWS if len(features) == len(rows.features) and not run.positions else 0
                     if name not in layers:
                         layers[name] = NarrowGram(
                             run.gram(retain=retain, num_outputs=rows.num_outputs), hold=not run.processes.together

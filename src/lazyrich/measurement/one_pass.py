@@ -15,8 +15,8 @@ from .._support.processes import AGREE_EVERY, Processes
 from .._support.progress import progress_bar
 from ..errors import DataError
 from ..functional.compressed_head import compressed_head
-from ..functional.inputs import one_hot
-from ..gram import Gram
+from ..functional.inputs import are_labels, one_hot
+from ..gram import RETAINED_ROWS, Gram
 from ..model.batches import IGNORED_LABEL, Batch, batches, first_dimension, num_batches
 from ..model.capture import MANY_OUTPUTS, Captured, Tap
 
@@ -52,7 +52,7 @@ class Pass:
     _print: list[float] = field(default_factory=list)
     _copies: bool = False
 
-    def gram(self, *, retain: int = 1024, num_outputs: int | None = None) -> Gram:
+    def gram(self, *, retain: int = RETAINED_ROWS, num_outputs: int | None = None) -> Gram:
         """An empty Gram for rows of this pass."""
         return Gram(retain=retain, first_row=self.processes.rank, row_step=self.processes.size, num_outputs=num_outputs)
 
@@ -126,7 +126,7 @@ class Pass:
         targets = captured.targets
         if targets is None:
             return None
-        if targets.ndim == 1 and not targets.is_floating_point():
+        if are_labels(targets):
             if captured.num_outputs > MANY_OUTPUTS:
                 note = f"labels of {captured.num_outputs:,} classes are left out: too many for quality and neural collapse"
                 self.notes += [] if note in self.notes else [note]
