@@ -100,8 +100,8 @@ def trained(log: Path) -> dict[tuple[float, int], list[list[int]]]:
 def program(argv):
     """The command line with this experiment; called from elsewhere, so that what Ray sends are this module's names."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has the programs in its background ignore it
-    from lazyrich.cli import commands
     from lazyrich.cli.main import main
+    from lazyrich.experiments import EXPERIMENTS
 
-    commands.EXPERIMENTS["small"] = LOGGED
+    EXPERIMENTS["small"] = LOGGED
     return main(["sweep", "small", *argv])

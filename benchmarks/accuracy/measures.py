@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import lazyrich
 from lazyrich import functional
-from lazyrich.cli.demo import digits
+from lazyrich.cli.digits import digits
 
 EPOCHS, SUBSET = 150, 100
 

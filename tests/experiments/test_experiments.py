@@ -200,7 +200,7 @@ class TestInterrupted:
         assert run(tmp_path, resume=True) == whole[1]
 
     def test_the_folder_is_taken(self, whole):
-        with pytest.raises(DataError, match="holds runs already: go on with them by --resume, or choose another --out"):
+        with pytest.raises(DataError, match="holds runs already: pass resume=True to continue them, or another out="):
             run(whole[0])
 
     def test_another_setup(self, tmp_path):
@@ -285,6 +285,6 @@ class TestCommandLine:
         assert main([*command, "--no-progress"]) == 1
         err = capsys.readouterr().err
         assert "train-images-idx3-ubyte" in err
-        assert "Put the files there yourself, or name the folder that holds MNIST/raw by --data or LAZYRICH_DATA" in err
+        assert "Put the files there yourself, or name the folder that holds MNIST/raw with --data or LAZYRICH_DATA" in err
         assert main([*command, "--no-progress", "--resume", "--seeds", "0"]) == 1
-        assert "seeds must be at least 1, got 0" in capsys.readouterr().err
+        assert "lazyrich: --seeds must be at least 1, got 0" in capsys.readouterr().err

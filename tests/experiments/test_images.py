@@ -200,7 +200,7 @@ class TestDownload:
 
     def test_a_wrong_checksum_leaves_nothing(self, server, monkeypatch, tmp_path):
         self.serve_mnist(server, monkeypatch, wrong=True)
-        with pytest.raises(DataError, match=r"(?s)mnist: .*could not be had: .*hash.*--data or LAZYRICH_DATA"):
+        with pytest.raises(DataError, match=r"(?s)mnist: .*could not be had: .*hash.*data= or LAZYRICH_DATA"):
             read_images("mnist", tmp_path / "new")
         assert [p for p in (tmp_path / "new").rglob("*") if p.is_file()] == []
 

@@ -330,5 +330,5 @@ class TestKilled:
 
     def test_a_folder_that_is_taken(self, tmp_path):
         Monitor(network(), images(), out=tmp_path)
-        with pytest.raises(DataError, match="holds a series already: go on with it by resume=True"):
+        with pytest.raises(DataError, match="holds a series already: pass resume=True"):
             Monitor(network(), images(), out=tmp_path)

@@ -66,8 +66,8 @@ class TestSteps:
     @pytest.mark.parametrize(
         ("names", "steps", "message"),
         [
-            (["last.ckpt"], None, r"no number in the name of .*last\.ckpt tells its step: leave it out, or give .* --steps"),
-            (["a-1.pt", "b-1.pt"], None, r"a-1\.pt and .*b-1\.pt are both of step 1: leave one out, or give .* --steps"),
+            (["last.ckpt"], None, r"the name of .*last\.ckpt holds no number for its step: leave it out, or pass steps="),
+            (["a-1.pt", "b-1.pt"], None, r"a-1\.pt and .*b-1\.pt are both of step 1: leave one out, or pass steps="),
             (["a.pt", "b.pt"], [1], r"1 were given for 2 checkpoints \(a\.pt, b\.pt\)"),
             (["a.pt", "b.pt"], [4, 4], "both of step 4"),
             (["a.pt"], [-1], "must not be negative, got -1"),
@@ -161,8 +161,8 @@ class TestResume:
         trace(network(), folder, samples(), out=tmp_path / "out")
         saved(folder, (50,))
         loaded = []
-        load = lazyrich.checkpoint.load_checkpoint
-        module = sys.modules["lazyrich.trace"]
+        load = lazyrich.model.checkpoints.load_checkpoint
+        module = sys.modules["lazyrich.training.trace"]
         monkeypatch.setattr(module, "load_checkpoint", lambda model, path: (loaded.append(path.name), load(model, path)))
         s = trace(network(), folder, samples(), out=tmp_path / "out", resume=True)
         assert loaded == ["model_0000.pt", "model_0050.pt"]  # the first as the start
@@ -197,7 +197,7 @@ class TestResume:
     def test_a_folder_that_is_taken(self, tmp_path):
         folder = saved(tmp_path / "c")
         trace(network(), folder, samples(), out=tmp_path / "out")
-        with pytest.raises(DataError, match="holds a series already: go on with it by --resume"):
+        with pytest.raises(DataError, match="holds a series already: pass resume=True"):
             trace(network(), folder, samples(), out=tmp_path / "out")
         (tmp_path / "out/trace.json").write_text("[")
         with pytest.raises(DataError, match=r"trace\.json is not JSON.*delete its folder"):
@@ -336,7 +336,10 @@ def data():
         assert shown.err == ""
         assert Path("out/series.png").read_bytes()[:4] == b"\x89PNG"
         assert main(command) == 1
-        assert "go on with it by --resume" in capsys.readouterr().err
+        assert (
+            "lazyrich: --out out holds a series already: pass --resume to continue it, or another --out"
+            in capsys.readouterr().err
+        )
         assert main([*command, "--resume"]) == 0
         assert main(["trace", "traced:build", "c/model_0005.pt", "c/model_0000.pt", "--steps", "9", "8",
                      "--data", "traced:data", "--out", "two"]) == 0  # fmt: skip

@@ -1,103 +1,22 @@
-"""Rich beside lazy in under a minute: two networks on scikit-learn's digits, equal but for which layers are trained."""
+"""``lazyrich demo``: a rich and a lazy network, next to one another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
-import torch
-from torch import Tensor, nn
+from tyro.conf import arg
 
-from .._support.extras import needs
-from .._support.progress import Bar, progress_bar
-from ..measurement.measure import measure
-from ..results.figures import plot_layers, plot_richness
-from ..results.richness import Richness
-from ..results.text import table
-
-EPOCHS = 300
-WIDTH = 256
-FULL, LAST = "trained in full", "last layer only"
+from . import options
 
 
-def run_demo(out: Path, *, seed: int = 0, progress: bool = True) -> dict[str, Richness]:
-    """Trains and measures both networks; writes ``demo.png``, ``layers.png`` and a JSON file for each below ``out``.
+def demo(
+    *,
+    out: Annotated[Path, arg(help="Folder for the figures and the results.", metavar="DIR")] = Path("lazyrich-demo"),
+    seed: Annotated[int, arg(help="Seed of both networks.", metavar="N")] = 0,
+    progress: options.Progress = True,
+) -> None:
+    """Train a rich and a lazy network on scikit-learn's digits, and measure both."""
+    from .digits import run_demo
 
-    Returns:
-        Name -> result, measured on the training images.
-    """
-    train, test = digits()
-    out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Richness] = {}
-    accuracies: dict[str, str] = {}
-    with (
-        _one_thread(),
-        torch.random.fork_rng(devices=[]),
-        progress_bar(progress, total=2 * EPOCHS, text="training", unit=" epochs") as bar,
-    ):
-        for name in (FULL, LAST):
-            torch.manual_seed(seed)
-            model = _network()
-            _train(model, train, model[-1] if name == LAST else model, bar)
-            results[name] = measure(model, train, nc4=True, layers="all")
-            accuracies[name] = f"train {_accuracy(model, train):.1%}, test {_accuracy(model, test):.1%}"
-    for name, r in results.items():
-        r.save(out / f"{name.replace(' ', '-')}.json")
-    plot_richness(results, out / "demo.png")
-    plot_layers(results, out / "layers.png")
-    print(table(results))
-    print()
-    for name, accuracy in accuracies.items():
-        print(f"{name}: accuracy {accuracy}")
-    rich, lazy = results[FULL].low_rank, results[LAST].low_rank
-    print(
-        f"\nTrained in full, D_LR is {rich:.2f}: the features moved towards the least that the outputs need. With the last "
-        f"layer alone it is {lazy:.2f}: the features stayed as they were drawn.\n"
-        f"Figure and results: {out}"
-    )
-    return results
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums are split by the number of threads and so rounded differently, and threads of small products wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """scikit-learn's digits, four fifths to train on and the rest: (images in [0, 1], labels) each."""
-    datasets = needs("sklearn.datasets", "cli")
-    raw = datasets.load_digits()
-    images = torch.from_numpy(raw.data).float() / 16
-    labels = torch.from_numpy(raw.target).long()
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    first, rest = order[:1437], order[1437:]  # four fifths
-    return (images[first], labels[first]), (images[rest], labels[rest])
-
-
-def _network() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(64, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10))
-
-
-def _train(model: nn.Module, data: tuple[Tensor, Tensor], trained: nn.Module, bar: Bar) -> None:
-    """Squared loss on one-hot targets, as in the paper's MNIST experiments."""
-    images, labels = data
-    targets = nn.functional.one_hot(labels, 10).float()
-    optimizer = torch.optim.Adam(trained.parameters(), lr=1e-3)
-    for _ in range(EPOCHS):
-        for rows in torch.randperm(len(images)).split(64):
-            optimizer.zero_grad()
-            nn.functional.mse_loss(model(images[rows]), targets[rows]).backward()
-            optimizer.step()
-        bar.update()
-
-
-def _accuracy(model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
-    with torch.no_grad():
-        return (model(data[0]).argmax(1) == data[1]).double().mean().item()
+    run_demo(out, seed=seed, progress=progress)

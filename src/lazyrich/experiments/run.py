@@ -70,7 +70,7 @@ def run_experiment(
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     needs("matplotlib", "experiments")
     if (out / "runs").is_dir() and any((out / "runs").iterdir()) and not resume:
-        raise DataError(f"{out} holds runs already: go on with them by --resume, or choose another --out")
+        raise DataError(f"{out} holds runs already: pass resume=True to continue them, or another out=")
     setups = experiment.setups(preset)
     root = data_folder(data)
     fabric = fabric_on(machine)

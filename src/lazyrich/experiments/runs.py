@@ -53,7 +53,7 @@ class RunFolder:
         difference = unlike(read_object(path), json.loads(text))
         if difference:
             raise DataError(
-                f"{self.path} holds a run with another setup: {difference}; choose another --out, or delete that folder"
+                f"{self.path} holds a run with another setup: {difference}; choose another out=, or delete that folder"
             )
 
     def resume(self, network: nn.Module, optimizer: Any, fabric: Any) -> int:
@@ -108,7 +108,7 @@ class RunFolder:
             DataError: not whole, or damaged.
         """
         if not self.done:
-            raise DataError(f"{self.path} is not finished: run the same command with --resume")
+            raise DataError(f"{self.path} is not finished: finish it with resume=True")
         done = read_object(self.path / "done.json")
         self.evaluations = done.get("evaluations", 0)
         series = self.series.read()

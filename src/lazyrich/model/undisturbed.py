@@ -27,7 +27,7 @@ def undisturbed(model: nn.Module, data: object, device: torch.device | str | Non
     target = home if device is None else _device(device)
     moves = bool(places) and places != {target} and device is not None
     if moves and len(places) > 1:
-        raise DataError(f"device={device!s}: the model is spread over {sorted(map(str, places))}; leave device=None")
+        raise DataError(f"device={device!s}: the model is spread over {sorted(map(str, places))}; pass device=None")
     generators = _generators(data)
     states = [(g, g.get_state()) for g in generators]
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's, to be put back

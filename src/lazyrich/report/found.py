@@ -20,7 +20,7 @@ from ..results.series import Evaluation, Series, SeriesFolder
 DEPTH = 4
 COLUMNS = ("condition", "seed", "step", "measure", "value")
 LOOKED_FOR = (
-    "results that `lazyrich measure --out` or Richness.save wrote (JSON) and series (evaluations.jsonl), there and up to "
+    "results (JSON, as Richness.save and `lazyrich measure` write them) and series (evaluations.jsonl), there and up to "
     f"{DEPTH} folders below, and for an experiment's results.csv"
 )
 

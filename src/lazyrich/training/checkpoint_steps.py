@@ -45,7 +45,7 @@ def checkpoint_steps(checkpoints: Paths, steps: Sequence[int] | None = None) -> 
     at: dict[int, Path] = {}
     for step, path in zip(numbers, found, strict=True):
         if step in at:
-            raise CheckpointError(f"{at[step]} and {path} are both of step {step}: leave one out, or give the steps by --steps")
+            raise CheckpointError(f"{at[step]} and {path} are both of step {step}: leave one out, or pass steps=")
         at[step] = path
     return dict(sorted(at.items()))
 
@@ -84,5 +84,5 @@ def _step(path: Path) -> int:
     name = path.name if path.is_dir() else path.stem
     numbers = _AFTER_STEP.findall(name) or _WHOLE.findall(name)
     if not numbers:
-        raise CheckpointError(f"no number in the name of {path} tells its step: leave it out, or give the steps by --steps")
+        raise CheckpointError(f"the name of {path} holds no number for its step: leave it out, or pass steps=")
     return int(numbers[-1])

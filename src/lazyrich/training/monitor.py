@@ -253,9 +253,7 @@ class Monitor:
             return []
         held = list(self._folder.read().evaluations)
         if held and not resume:
-            raise DataError(
-                f"out={self._folder.path} holds a series already: go on with it by resume=True, or name another folder"
-            )
+            raise DataError(f"out={self._folder.path} holds a series already: pass resume=True to continue it, or another out=")
         if self._processes.rank == 0:
             self._folder.mend()
         return held

@@ -139,9 +139,7 @@ def _claimed(folder: SeriesFolder, about: dict[str, Any], found: dict[int, Path]
     held = folder.read().evaluations
     other = f"name another out than {folder.path}, or delete that folder"
     if held and not resume:
-        raise DataError(
-            f"out={folder.path} holds a series already: go on with it by --resume (resume=True), or name another folder"
-        )
+        raise DataError(f"out={folder.path} holds a series already: pass resume=True to continue it, or another out=")
     if held and not path.is_file():
         raise DataError(f"out={folder.path} holds a series that is no trace: {other}")
     ours = json.loads(json.dumps(about))

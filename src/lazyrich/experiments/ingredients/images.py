@@ -127,7 +127,7 @@ def _download(name: str, source: Source, root: Path) -> None:
             raise DataError(
                 f"{name}: {', '.join(missing)} not found in {root / source.folder}, and {source.address}{file} could not be "
                 f"had: {' '.join(str(error).split())[:300]}. Put the files there yourself, or name the folder that holds "
-                f"{source.folder} by --data or LAZYRICH_DATA"
+                f"{source.folder} with data= or LAZYRICH_DATA"
             ) from error
 
 

@@ -80,9 +80,9 @@ def read_grid(words: Sequence[str], setups: Mapping[str, Setup]) -> dict[Point, 
     for word in words:
         name, equals, values = word.partition("=")
         if not equals or not name:
-            raise DataError(f"--grid: {word!r} is not FIELD=VALUE,VALUE…, such as optimizer.rate=0.01,0.1 without spaces")
+            raise DataError(f"grid: {word!r} is not FIELD=VALUE,VALUE…, such as optimizer.rate=0.01,0.1 without spaces")
         if name in axes:
-            raise DataError(f"--grid: {name} is named twice: put all its values into one list")
+            raise DataError(f"grid: {name} is named twice: put all its values into one list")
         axes[name] = _axis(name, values, setups)
     points = [Point(tuple(zip(axes, values, strict=True))) for values in product(*axes.values())]
     return {point: _applied(point, setups) for point in points}
@@ -94,10 +94,10 @@ def _axis(name: str, text: str, setups: Mapping[str, Setup]) -> list[Any]:
     values: list[Any] = []
     for item in text.split(","):
         if not item.strip():
-            raise DataError(f"--grid: a value is empty in '{name}={text}': write {name}=VALUE,VALUE… without spaces")
+            raise DataError(f"grid: a value is empty in '{name}={text}': write {name}=VALUE,VALUE… without spaces")
         value = _parsed(name, item.strip(), kinds[0])
         if value in values:
-            raise DataError(f"--grid: {name} takes {shown(value)} twice in {text!r}")
+            raise DataError(f"grid: {name} takes {shown(value)} twice in {text!r}")
         values.append(value)
     return values
 
@@ -109,12 +109,12 @@ def _applied(point: Point, setups: Mapping[str, Setup]) -> dict[str, Setup]:
         try:
             made[condition] = point.applied(setup)
         except ValueError as error:
-            raise DataError(f"--grid: {point} cannot be set in the condition {condition!r}: {error}") from error
+            raise DataError(f"grid: {point} cannot be set in the condition {condition!r}: {error}") from error
         same = next((other for other in made if other != condition and made[other] == made[condition]), None)
         if same is not None and setups[same] != setups[condition]:
             raise DataError(
-                f"--grid: at {point} the conditions {same!r} and {condition!r} are the same run, for it is that field in which "
-                "they differ: choose one of them by --conditions"
+                f"grid: at {point} the conditions {same!r} and {condition!r} are the same run, because they "
+                "differ in no other field: choose one of them with conditions="
             )
     return made
 
@@ -136,7 +136,7 @@ def _kind(name: str, condition: str, setup: Setup) -> Any:
         return get_type_hints(type(getattr(setup, part)) if part else Setup)[field]
     inner = [other for other in known if other.startswith(f"{name}.")]
     if inner:
-        raise DataError(f"--grid: {name} is not one value but several: vary one of {', '.join(inner)}")
+        raise DataError(f"grid: {name} is not one value but several: vary one of {', '.join(inner)}")
     part = name.partition(".")[0]
     same_part = [other for other in known if other.startswith(f"{part}.")]
     same_field = [other for other in known if other.rpartition(".")[2] == name]
@@ -144,7 +144,7 @@ def _kind(name: str, condition: str, setup: Setup) -> Any:
     where = f"the condition {condition!r}"
     if is_dataclass(getattr(setup, part, None)):
         where += f", whose {part} is {type(getattr(setup, part)).__name__}"
-    raise DataError(f"--grid: no field {name!r} in {where}{hint} There are: {', '.join(same_part or known)}")
+    raise DataError(f"grid: no field {name!r} in {where}{hint} There are: {', '.join(same_part or known)}")
 
 
 def _parsed(name: str, text: str, kind: Any) -> Any:
@@ -156,25 +156,25 @@ def _parsed(name: str, text: str, kind: Any) -> Any:
         return _parsed(name, text, next(part for part in inner if part is not type(None)))
     if origin is Literal:
         if text not in inner:
-            raise DataError(f"--grid: {name} must be one of {', '.join(inner)}, got {text!r}{did_you_mean(text, inner)}")
+            raise DataError(f"grid: {name} must be one of {', '.join(inner)}, got {text!r}{did_you_mean(text, inner)}")
         return text
     if origin is tuple:
         parts = [] if text == "none" else text.split("+")
         if inner[-1] is not Ellipsis and len(parts) != len(inner):
-            raise DataError(f"--grid: {name} holds {len(inner)} values, joined by +, got {text!r}")
+            raise DataError(f"grid: {name} holds {len(inner)} values, joined by +, got {text!r}")
         return tuple(_parsed(name, part, inner[0]) for part in parts)
     if kind is bool:
         if text not in ("true", "false"):
-            raise DataError(f"--grid: {name} must be true or false, got {text!r}")
+            raise DataError(f"grid: {name} must be true or false, got {text!r}")
         return text == "true"
     if kind is str:
         return text
     try:
         value = kind(text)
     except ValueError as error:
-        raise DataError(f"--grid: {name} must be a {'whole ' * (kind is int)}number, got {text!r}") from error
+        raise DataError(f"grid: {name} must be a {'whole ' * (kind is int)}number, got {text!r}") from error
     if not math.isfinite(value):
-        raise DataError(f"--grid: {name} must be finite, got {text!r}")
+        raise DataError(f"grid: {name} must be finite, got {text!r}")
     return value
 
 

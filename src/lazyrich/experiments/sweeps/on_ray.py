@@ -43,7 +43,7 @@ class Cluster:
         if self.cpus_per_run < 1:
             raise ValueError(f"cpus_per_run must be at least 1, got {self.cpus_per_run}")
         if not 0 <= self.gpus_per_run <= 1:
-            raise ValueError(f"gpus_per_run must lie between 0 and 1, for a run trains on one GPU, got {self.gpus_per_run}")
+            raise ValueError(f"gpus_per_run must be between 0 and 1, because a run trains on one GPU, got {self.gpus_per_run}")
         if self.retries < 0:
             raise ValueError(f"retries must be 0 or more, got {self.retries}")
 
@@ -137,8 +137,8 @@ def _begin(ray: Any, cluster: Cluster) -> None:
         ray.init(cluster.address, **quiet)
     except Exception as error:  # sockets, its own checks and gRPC each raise their own
         raise DataError(
-            f"no Ray cluster answers at --address {cluster.address!r} ({_reason(error)}); `ray start --head` starts "
-            "one, and without --address the runs are on this machine"
+            f"no Ray cluster answers at address={cluster.address!r} ({_reason(error)}); `ray start --head` starts "
+            "one, and with address=None the runs are on this machine"
         ) from error
 
 
@@ -199,13 +199,13 @@ def _without_its_errors(ray: Any) -> Iterator[None]:
 def _has_room(ray: Any, cluster: Cluster) -> None:
     """Whether some machine can hold a job at all; Ray itself would wait for one without end."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for kind, asked, option in (("CPU", cluster.cpus_per_run, "--cpus-per-run"), ("GPU", cluster.gpus_per_run, "--gpus-per-run")):
+    for kind, asked, name in (("CPU", cluster.cpus_per_run, "cpus_per_run"), ("GPU", cluster.gpus_per_run, "gpus_per_run")):
         most = max((machine.get(kind, 0) for machine in machines), default=0)
         if asked <= most:
             continue
         if cluster.address is None:
-            raise DataError(f"{option} is {asked:g}, and this machine has {most:g} {kind}s")
-        warnings.warn(f"{option} is {asked:g}, and no machine of the cluster has more than {most:g}: waiting", stacklevel=2)
+            raise DataError(f"{name} is {asked:g}, and this machine has {most:g} {kind}s")
+        warnings.warn(f"{name} is {asked:g}, and no machine of the cluster has more than {most:g}: waiting", stacklevel=2)
 
 
 def _reason(error: BaseException) -> str:

@@ -67,7 +67,7 @@ def sweep_experiment(
     for module in ("ray", "filelock", "lightning"):  # the runs import it
         wants(module, "ray")
     if not resume and next((out / "runs").rglob("evaluations.jsonl"), None) is not None:
-        raise DataError(f"{out} holds runs already: go on with them by --resume, or choose another --out")
+        raise DataError(f"{out} holds runs already: pass resume=True to continue them, or another out=")
     planned = {run.folder.name: run for run in _planned(points, seeds, out)}
     with _alone(out):
         open_runs = {name: run for name, run in planned.items() if not run.folder.done}
@@ -87,7 +87,7 @@ def sweep_experiment(
                 except KeyboardInterrupt as stop:
                     whole = sum(run.folder.done for run in planned.values())
                     raise KeyboardInterrupt(
-                        f"{whole} of {len(planned)} runs are whole; the same command with --resume goes on with the rest"
+                        f"{whole} of {len(planned)} runs are complete; resume=True continues the others"
                     ) from stop
         read = _read(planned, outcome)
         outcome.failed = {name: outcome.failed[name] for name in planned if name in outcome.failed}
@@ -110,7 +110,7 @@ def sweep_experiment(
 def _train(run: Planned, root: Path, machine: Machine, threads: int) -> None:
     """One run from its start or its last checkpoint, in a process of its own on some machine."""
     if not (run.folder.path / "setup.json").is_file():
-        raise DataError(f"a machine of the cluster does not see {run.folder.path}: --out must lie on a disk that all share")
+        raise DataError(f"a machine of the cluster does not see {run.folder.path}: out= must be on a shared disk")
     from filelock import FileLock
 
     torch.set_num_threads(threads)
@@ -175,14 +175,14 @@ def _alone(out: Path) -> Iterator[None]:
         with FileLock(out / "sweep.lock", timeout=0):
             yield
     except Timeout as error:
-        raise DataError(f"another sweep is at work in {out}: wait until it ends, stop it, or choose another --out") from error
+        raise DataError(f"another sweep is at work in {out}: wait until it ends, stop it, or choose another out=") from error
 
 
 def _chosen(setups: dict[str, Setup], conditions: Sequence[str]) -> dict[str, Setup]:
     for name in conditions:
         if name not in setups:
             hint = did_you_mean(name, setups)
-            raise DataError(f"--conditions: no condition {name!r}{hint} There are: {', '.join(map(repr, setups))}")
+            raise DataError(f"conditions: no condition {name!r}{hint} There are: {', '.join(map(repr, setups))}")
     return {name: setup for name, setup in setups.items() if name in conditions or not conditions}
 
 

@@ -1,0 +1,87 @@
+"""``lazyrich measure``: one network on one set of data."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from ..errors import RankWarning
+from . import options
+from .user_code import build, build_model
+
+if TYPE_CHECKING:
+    from ..results.richness import Richness
+
+
+def measure(
+    model: options.Model,
+    *,
+    data: options.Loader,
+    checkpoint: Annotated[
+        Path | None,
+        arg(help="Weights to load, .pt or .safetensors.", metavar="FILE", help_behavior_hint="(default: the model as built)"),
+    ] = None,
+    head: options.Head = None,
+    layers: options.Layers = (),
+    pooling: options.Pooling = "average",
+    start: Annotated[
+        Path | None,
+        arg(
+            help="Weights at the start of training; adds S_init and the distance of the parameters.",
+            metavar="FILE",
+            help_behavior_hint="(default: none)",
+        ),
+    ] = None,
+    class_balanced: options.ClassBalanced = False,
+    num_samples: Annotated[
+        int | None, arg(help="Stop after this many samples.", metavar="N", help_behavior_hint="(default: all data)")
+    ] = None,
+    nc4: options.Nc4 = False,
+    check: Annotated[
+        bool, arg(help="First repeat one batch; stop if the data or the model are not deterministic, and report which.")
+    ] = False,
+    device: options.Device = None,
+    out: Annotated[
+        Path | None,
+        arg(
+            help="Folder for richness.json, richness.png and, with --layers, layers.png.",
+            metavar="DIR",
+            help_behavior_hint="(default: nothing is written)",
+        ),
+    ] = None,
+    progress: options.Progress = True,
+) -> None:
+    """Measure your own network: rich or lazy?"""
+    from ..measurement.measure import measure as measure_model
+    from ..model.checkpoints import load_checkpoint
+
+    network = build_model(model)
+    if checkpoint is not None:
+        load_checkpoint(network, checkpoint)
+    loader = build(data, "--data")
+    beginning = None
+    if start is not None:
+        beginning = copy.deepcopy(network)
+        load_checkpoint(beginning, start)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RankWarning)  # the table's notes repeat it
+        result = measure_model(
+            network, loader, head=head, layers=options.chosen_layers(layers), pooling=pooling, start=beginning,
+            num_samples=num_samples, class_balanced=class_balanced, nc4=nc4, check=check, device=device, progress=progress,
+        )  # fmt: skip
+    print(result)
+    if out is not None:
+        _write(result, out)
+
+
+def _write(result: Richness, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    result.save(out / "richness.json")
+    result.plot(out / "richness.png")
+    if result.layers:
+        result.plot_layers(out / "layers.png")
+    print(f"\nFigures and result: {out}")

@@ -1,0 +1,54 @@
+"""The options that several commands share: each has one name, one type and one sentence of help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+# Spelled out here, and not imported from where the library declares them, because those modules import torch.
+PoolingName = Literal["average", "flatten", "positions", "first", "last"]
+PresetName = Literal["quick", "paper"]
+PrecisionName = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+Model = Annotated[Positional[str], arg(help="Function that builds the model, as package.module:function.", metavar="MODEL")]
+Loader = Annotated[str, arg(help="Function that builds the data loader, as package.module:function.", metavar="DATA")]
+Head = Annotated[
+    str | None,
+    arg(help="Dotted name of the last linear layer.", metavar="NAME", help_behavior_hint="(default: found automatically)"),
+]
+Layers = Annotated[
+    tuple[str, ...],
+    arg(
+        help="Also measure the inputs of these layers: dotted names, or 'all' for every linear and convolution layer.",
+        metavar="NAME…",
+        help_behavior_hint="(default: none)",
+    ),
+]
+Pooling = Annotated[
+    PoolingName, arg(help="How the positions of a feature map or the tokens of a sequence in a layer become rows.")
+]
+ClassBalanced = Annotated[bool, arg(help="Weight the samples so that all classes count equally.")]
+Nc4 = Annotated[bool, arg(help="Also compute NC4, which takes a second pass over the data.")]
+Device = Annotated[
+    str | None,
+    arg(help="Device to run on, such as cuda:0.", metavar="DEVICE", help_behavior_hint="(default: the model's device)"),
+]
+Progress = Annotated[bool, arg(help="Show a progress bar.")]
+
+Experiment = Annotated[Positional[str], arg(help="One of the names that `lazyrich experiments` lists.", metavar="NAME")]
+Preset = Annotated[
+    PresetName, arg(help="quick: narrow networks and few images, for a CPU; paper: the published size, for a GPU.")
+]
+Seeds = Annotated[int, arg(help="Number of seeds: 0, 1, … N - 1.", metavar="N")]
+DataFolder = Annotated[
+    Path | None,
+    arg(help="Folder of the data sets.", metavar="DIR", help_behavior_hint="(default: $LAZYRICH_DATA, else the user's cache)"),
+]
+Precision = Annotated[PrecisionName, arg(help="Precision of training; the network is always measured in float32.")]
+
+
+def chosen_layers(names: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    """What ``--layers`` means to the library."""
+    return "all" if names == ("all",) else names or None

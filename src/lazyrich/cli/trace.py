@@ -1,0 +1,64 @@
+"""``lazyrich trace``: the checkpoints of one training on the same data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from . import options
+from .user_code import build, build_model
+
+
+def trace(
+    model: options.Model,
+    checkpoints: Annotated[
+        Positional[tuple[str, ...]],
+        arg(
+            help="Files, folders as Transformers saves them, folders of either, or glob patterns. The step of a checkpoint is "
+            "the number after 'step' in its name, or else the last whole number in it.",
+            metavar="CHECKPOINTS…",
+            help_behavior_hint="(required)",
+        ),
+    ],
+    *,
+    data: options.Loader,
+    out: Annotated[Path, arg(help="Folder for the series and its figure.", metavar="DIR")],
+    resume: Annotated[bool, arg(help="Resume the series in DIR.")] = False,
+    steps: Annotated[
+        tuple[int, ...],
+        arg(
+            help="The step of each checkpoint, in the order of the names.",
+            metavar="N…",
+            help_behavior_hint="(default: from the names)",
+        ),
+    ] = (),
+    start: Annotated[
+        Path | None,
+        arg(
+            help="Weights at the start of training, for S_init.",
+            metavar="FILE",
+            help_behavior_hint="(default: the checkpoint of step 0, if any)",
+        ),
+    ] = None,
+    head: options.Head = None,
+    layers: options.Layers = (),
+    pooling: options.Pooling = "average",
+    class_balanced: options.ClassBalanced = False,
+    num_samples: Annotated[int, arg(help="Number of samples; every checkpoint sees the same.", metavar="N")] = 2000,
+    nc4: options.Nc4 = False,
+    device: options.Device = None,
+    progress: options.Progress = True,
+) -> None:
+    """Measure a series of checkpoints on the same data: rich or lazy over training?"""
+    from ..training.trace import trace as trace_checkpoints
+
+    series = trace_checkpoints(
+        build_model(model), checkpoints, build(data, "--data"), out=out, resume=resume, steps=steps or None, start=start,
+        head=head, layers=options.chosen_layers(layers), pooling=pooling, num_samples=num_samples,
+        class_balanced=class_balanced, nc4=nc4, device=device, progress=progress,
+    )  # fmt: skip
+    print(series)
+    series.plot(out / "series.png")
+    print(f"\nSeries and figure: {out}")
