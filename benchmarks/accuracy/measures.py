@@ -1,4 +1,4 @@
-"""Every measure on the same runs: the table of docs/measures.md.
+"""Every measure on the same runs: the table of docs/concepts/measures.md.
 
 Four networks on scikit-learn's digits (1,437 images), equal but for what is trained and by which loss: in full (rich) or the
 last layer alone (lazy by construction), squared loss or cross-entropy.

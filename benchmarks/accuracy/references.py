@@ -1,4 +1,4 @@
-"""Which reference tells rich from lazy: the table of docs/references.md, on cases where the answer is known.
+"""Which reference tells rich from lazy: the table of docs/concepts/references.md, on cases where the answer is known.
 
 Two-layer linear networks on whitened inputs, trained by gradient descent from small weights (rich: the balanced factorisation
 is the exact solution in the limit) or from large ones (lazy), and networks of which either everything or the last layer

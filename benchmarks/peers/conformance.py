@@ -1,4 +1,4 @@
-"""The conformance suite on this library and on other packages: the table of docs/conformance.md.
+"""The conformance suite on this library and on other packages: the table of docs/neighbours/conformance.md.
 
 The other packages are no dependencies: install them in an environment of their own and run this with its Python.
 

@@ -1,4 +1,4 @@
-"""What a measurement costs, in time and memory, and what `lazyrich.measurement_cost` says of it: the figure of docs/speed.md.
+"""What a measurement costs, in time and memory, and what `measurement_cost` says of it: the figure of docs/guide/speed.md.
 
 `measure` of a linear head with labels, in batches of 512 rows that are a few over and over, so that a million need no room. Each
 point is a process of its own, on one thread. Time is that of the whole call, memory what the process grew by at its worst.
@@ -7,7 +7,7 @@ The line is the model's: its counts over the rates of one bare matrix product, i
 eigendecomposition and of one array times a number, of order 512 and of 2²¹ numbers, timed in the same run (and the head's own
 product, which is the network's forward pass here). Nothing is fitted to the points.
 
-    python benchmarks/speed/cost.py [--out results/cost/measured.md] [--figure docs/cost.png]
+    python benchmarks/speed/cost.py [--out results/cost/measured.md] [--figure docs/guide/cost.png]
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def test_a_page_that_says_what_is_not_so_fails(tmp_path, text):
 def test_the_gallery_quotes_the_tables():
     """Every decimal in a section of the gallery stands in the table of the run that the section names."""
     checked = 0
-    for section in (ROOT / "docs/gallery.md").read_text().split("\n## "):
+    for section in (ROOT / "docs/concepts/gallery.md").read_text().split("\n## "):
         run_name = re.search("`lazyrich run ([a-z-]+)`", section)
         if run_name:
             quoted = re.findall(r"\d+\.\d+", section)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("references.md", "measures.md")
+PAGES = ("concepts/references.md", "concepts/measures.md")
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +18,7 @@ def site(tmp_path_factory):
     shutil.copytree(ROOT / "overrides", folder / "overrides")
     for name in ("stylesheets", "javascripts"):
         shutil.copytree(ROOT / "docs" / name, folder / "docs" / name)
+    (folder / "docs/concepts").mkdir()
     (folder / "docs/index.md").write_text("# Start\n\n![a wide picture](demo.png)\n")
     for name in (*PAGES, "demo.png"):
         (folder / "docs" / name).write_bytes((ROOT / "docs" / name).read_bytes())
@@ -39,12 +40,12 @@ def test_the_search_finds_without_a_server(browser, site):
     page = opened(browser, site / "index.html", 1280)
     page.locator(".md-search__input").fill("isotropic")
     page.locator(".md-search-result__link").first.click()
-    page.wait_for_url("**/references.html*")
+    page.wait_for_url("**/concepts/references.html*")
     assert "isotropic" in page.locator("article").inner_text()
     page.context.close()
 
 
-@pytest.mark.parametrize("name", ["index", "references", "measures"])
+@pytest.mark.parametrize("name", ["index", "concepts/references", "concepts/measures"])
 def test_on_a_phone_wide_things_scroll_by_themselves(browser, site, name):
     page = opened(browser, site / f"{name}.html", 390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390

@@ -142,7 +142,7 @@ class TestDraws:
         assert 0.2 < np.std(p) < 0.37  # 0.288
 
     def test_a_rich_network_lies_below_all(self):
-        """A linear network trained from small weights to isotropic targets has D_LR = 0 (docs/references.md)."""
+        """A linear network trained from small weights to isotropic targets has D_LR = 0 (docs/concepts/references.md)."""
         torch.manual_seed(0)
         inputs = torch.linalg.qr(X - X.mean(0)).Q * 300**0.5
         model = nn.Sequential(nn.Linear(6, 32, bias=False), nn.Linear(32, 2, bias=False))

@@ -25,7 +25,7 @@ _READABLE = (2, SCHEMA_VERSION)
 
 @dataclass(frozen=True)
 class Comparison:
-    """What else is used to tell rich from lazy, on the same features; `docs/measures.md` says when each misleads.
+    """What else is used to tell rich from lazy, on the same features; `docs/concepts/measures.md` says when each misleads.
 
     Attributes:
         participation_ratio, effective_rank: of the centred feature covariance: tr(S_c)²/‖S_c‖², and the exponential of the
