@@ -29,7 +29,7 @@ from side_by_side import Report, extra_memory
 from torch import Tensor, nn
 
 import lazyrich
-from lazyrich.results.figures import COLOURS, FAINT, quiet
+from lazyrich.results.drawing import COLOURS, FAINT, quiet
 
 BATCH, POOL = 512, 8  # as many rows as the widest features, so that those have full rank
 N, P, C = 10_000, 512, 10

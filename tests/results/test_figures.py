@@ -63,3 +63,12 @@ def test_hostile_names_are_text(results, tmp_path):
 def test_too_few_or_too_many(results, count):
     with pytest.raises(ValueError, match=f"1 to 6 results, got {count}"):
         plot_richness({str(k): results["one"] for k in range(count)})
+
+
+def test_names_of_layers_are_text():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential()
+    model.add_module("$a$", torch.nn.Linear(6, 20))
+    model.add_module("b", torch.nn.Linear(20, 3))
+    axis = measure(model, torch.randn(60, 6), layers="all").plot_layers().axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == [r"\$a\$", "b"]

@@ -1,21 +1,22 @@
-"""The pictures of the experiments: over time, over the varied factor, the three curves at several moments, side by side."""
+"""The figures of the experiments: over steps, over the varied factor, and the three curves at several steps or side by side."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .._support.extras import needs
-from .._support.files import write_whole
 from .._support.spread import mean, sd
-from ..results.figures import COLOURS, FAINT, INK, quiet
-from ..results.series_figures import TITLES, as_text, band, draw_curves, draw_moments, label_curves, over_steps
+from ..results.curves_panel import draw_curves, draw_moments, label_curves
+from ..results.drawing import COLOURS, FAINT, INK, as_text, band, heading, new_figure, over_steps, quiet, save_figure
+from ..results.series_figures import TITLES
 from .experiment import Results, When, at_the_end
 from .runs import Run
+
+DPI = 130
+COLUMNS = 4  # of panels
 
 
 def over_time(
@@ -26,11 +27,11 @@ def over_time(
     *,
     log_measures: bool = False,
 ) -> None:
-    """Each condition with accuracies above and measures below, over steps on a log axis; bands are one sd over seeds."""
+    """Draw each condition with accuracies above and measures below, over steps; bands are one standard deviation over seeds."""
     conditions = conditions or list(results.runs)
-    columns = min(len(conditions), 4)
+    columns = min(len(conditions), COLUMNS)
     rows = -(-len(conditions) // columns)
-    figure = _figure(3.1 * columns + 1.2, 5.2 * rows)
+    figure = new_figure(3.1 * columns + 1.2, 5.2 * rows, "experiments")
     axes: Any = figure.subplots(2 * rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_visible(False)
@@ -49,7 +50,7 @@ def over_time(
             _band(top, results.runs[condition], measure, colour)
         for measure, colour in zip(measures, COLOURS, strict=False):
             _band(bottom, results.runs[condition], measure, colour)
-        top.set_title(as_text(condition), fontsize=10, loc="left", color=INK)
+        heading(top, as_text(condition), size=10)
         top.set_ylim(-0.03, 1.03)
         if log_measures:
             bottom.set_yscale("log")
@@ -60,7 +61,7 @@ def over_time(
         quiet(bottom)
     axes[0, 0].legend(frameon=False, fontsize=8)
     axes[1, 0].legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path, DPI)
 
 
 def over_factor(
@@ -73,79 +74,69 @@ def over_factor(
     when: When = at_the_end,
     scale: str = "log",
 ) -> None:
-    """One panel a measure over the varied factor, on a "log" or "linear" scale; a line for each name -> {condition: factor}."""
-    given = {value for places in lines.values() for value in places.values()}
-    columns = min(len(measures), 4)
+    """Draw one panel a measure over the varied factor.
+
+    Args:
+        lines: name -> {condition: value of the factor}, one line each.
+        factor: label of the axis.
+        scale: of the axis of the factor, "log" or "linear".
+    """
+    levels = sorted({level for line in lines.values() for level in line.values()})
+    columns = min(len(measures), COLUMNS)
     rows = -(-len(measures) // columns)
-    figure = _figure(2.9 * columns + 0.6, 2.7 * rows + 0.5)
+    figure = new_figure(2.9 * columns + 0.6, 2.7 * rows + 0.5, "experiments")
     axes: Any = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(measures) :]:
         axis.axis("off")
     for axis, measure in zip(axes.flat, measures, strict=False):
-        for (name, places), colour in zip(lines.items(), COLOURS, strict=False):
-            x = np.array(list(places.values()), float)
-            values = np.array([[run[measure][when(run)] for run in results.runs[c]] for c in places]).T
+        for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
+            values = np.array([[run[measure][when(run)] for run in results.runs[condition]] for condition in line]).T
             axis.errorbar(
-                x, mean(values), yerr=np.nan_to_num(sd(values)), color=colour, label=as_text(name),
-                marker="o", ms=4, lw=1.5, capsize=2.5,
+                np.array(list(line.values()), float), mean(values), yerr=np.nan_to_num(sd(values)), color=colour,
+                label=as_text(name), marker="o", ms=4, lw=1.5, capsize=2.5,
             )  # fmt: skip
-        if scale == "log" and min(given) > 0:
+        if scale == "log" and levels[0] > 0:
             axis.set_xscale("log")
-            axis.set_xticks(sorted(given), [f"{value:,g}" for value in sorted(given)])
+            axis.set_xticks(levels, [f"{level:,g}" for level in levels])
             axis.minorticks_off()
         elif scale == "log":
-            axis.set_xscale("symlog", linthresh=min(value for value in given if value > 0))
+            axis.set_xscale("symlog", linthresh=min(level for level in levels if level > 0))
         axis.set_ylim(bottom=min(0.0, axis.dataLim.y0))
-        axis.set_title(TITLES.get(measure, measure), fontsize=9.5, loc="left", color=INK)
+        heading(axis, TITLES.get(measure, measure))
         axis.set_xlabel(factor)
         quiet(axis)
     if len(lines) > 1:
         axes.flat[0].legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path, DPI)
 
 
 def curves_at_moments(results: Results, path: Path, conditions: Sequence[str] | None = None, count: int = 6) -> None:
-    """The three curves of the first seed at moments spread over training, dark to bright; one row a condition."""
+    """Draw the three curves of the first seed at ``count`` steps, from dark (early) to bright (late); one row a condition."""
     conditions = conditions or list(results.runs)
-    figure = _figure(10.5, 2.7 * len(conditions) + 0.4)
+    figure = new_figure(10.5, 2.7 * len(conditions) + 0.4, "experiments")
     axes: Any = figure.subplots(len(conditions), 3, squeeze=False)
     for row, condition in zip(axes, conditions, strict=True):
         run = results.runs[condition][0]
         draw_moments(row, run, range(len(run)), count)
-        row[0].set_title(as_text(condition), fontsize=10, loc="left", color=INK)
-    _save(figure, path)
+        heading(row[0], as_text(condition), size=10)
+    save_figure(figure, path, DPI)
 
 
 def side_by_side(results: Results, path: Path, moments: Mapping[str, tuple[str, When]]) -> None:
-    """The three curves of the first seed in one row of panels; a line for each moment: label -> (condition, when)."""
-    figure = _figure(11.5, 3.4)
+    """Draw the three curves of the first seed in one row of panels; a line for each moment: label -> (condition, when)."""
+    figure = new_figure(11.5, 3.4, "experiments")
     axes: Any = figure.subplots(1, 3)
     for (label, (condition, when)), colour in zip(moments.items(), COLOURS, strict=False):
         run = results.runs[condition][0]
-        place = when(run) % len(run.steps)
-        value, accuracy = run["low_rank"][place], run["test_accuracy"][place]
-        draw_curves(axes, run.curves(place), colour, f"{as_text(label)}\n$D_{{LR}}$ {value:.3f}, test {100 * accuracy:.1f} %")
+        index = when(run) % len(run.steps)
+        value, accuracy = run["low_rank"][index], run["test_accuracy"][index]
+        draw_curves(axes, run.curves(index), colour, f"{as_text(label)}\n$D_{{LR}}$ {value:.3f}, test {100 * accuracy:.1f} %")
     label_curves(axes)
     axes[2].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    _save(figure, path)
+    save_figure(figure, path, DPI)
 
 
 def _band(axis: Any, runs: list[Run], measure: str, colour: str) -> None:
     values = np.array([run[measure] for run in runs])
-    if np.isnan(values).all():
-        return
-    middle, spread = mean(values), np.nan_to_num(sd(values))
-    band(axis, runs[0].steps, middle, spread, colour, TITLES.get(measure, measure))
-
-
-def _figure(width: float, height: float) -> Any:
-    needs("matplotlib", "experiments")
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _save(figure: Any, path: Path) -> None:
-    whole = io.BytesIO()
-    figure.savefig(whole, format="png", dpi=130)
-    write_whole(path, lambda file: file.write(whole.getbuffer()))
+    if not np.isnan(values).all():
+        band(axis, runs[0].steps, mean(values), np.nan_to_num(sd(values)), colour, TITLES.get(measure, measure))

@@ -16,7 +16,7 @@ import numpy as np
 
 from .._support.extras import needs
 from .._support.spread import mean, sd
-from ..results.figures import COLOURS
+from ..results.drawing import COLOURS
 from .found import Found, Run
 from .measures import ACCURACIES, ERRORS, formatted, label, ordered
 from .payload import curves, overview

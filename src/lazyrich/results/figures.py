@@ -1,4 +1,4 @@
-"""Pictures of results (matplotlib): reads results only, touches no global style and opens no window."""
+"""Figures of results (matplotlib): D_LR on its scale with the three curves, and D_LR over the layers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._support.extras import needs
+from .curves_panel import draw_curves, label_curves
+from .drawing import COLOURS, FAINT, INK, as_text, heading, new_figure, quiet, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,125 +16,111 @@ if TYPE_CHECKING:
 
     from .richness import Richness
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito, safe for colour blindness
-INK, FAINT = "#333333", "#999999"
+MEANINGS = (
+    "Strength of the k-th feature",
+    "Quality: target space in the first k",
+    "Utilization: learned space in the first k",
+)
 
 
 def plot_richness(results: dict[str, Richness], path: str | os.PathLike[str] | None = None) -> Figure:
-    """One figure for one or several results: D_LR on its scale above, the three curves below.
+    """Draw one figure of one or several results: D_LR on its scale above, the three curves below.
 
     Args:
         results: name -> result; up to six.
-        path: where to write it (the ending names the format); None only returns the figure.
+        path: file to write; its ending names the format. None only returns the figure.
 
     Raises:
         ValueError: no results, or more than six.
         MissingExtraError: matplotlib is not installed.
     """
-    if not 1 <= len(results) <= len(COLOURS):
-        raise ValueError(f"one figure shows 1 to {len(COLOURS)} results, got {len(results)}")
-    needs("matplotlib", "plot")
-    from matplotlib.figure import Figure
-
+    _check_count(results)
     height = 0.9 + 0.34 * len(results)
-    figure = Figure(figsize=(11, 3.9 + height), layout="constrained")
+    figure = new_figure(11, 3.9 + height)
     subfigures: Any = figure.subfigures(2, 1, height_ratios=[height, 3.9])
     top, bottom = subfigures
     _scale(top.subplots(), results)
     axes = bottom.subplots(1, 3)
-    widest = max(r.num_features for r in results.values())
     for (name, r), colour in zip(results.items(), COLOURS, strict=False):
-        _curves(axes, name, r, colour)
-    titles = {
-        "Strength": ("relative eigenvalue $\\rho_k/\\rho_1$", "of the k-th feature"),
-        "Quality": ("cumulative quality $\\Pi^*(k)$", "target space in the first k"),
-        "Utilization": ("cumulative utilization $\\hat\\Pi(k)$", "learned space in the first k"),
-    }
-    for axis, (title, (label, meaning)) in zip(axes, titles.items(), strict=True):
-        axis.set(xscale="log", xlim=(0.9, widest * 1.1), xlabel="feature $k$, strongest first", ylabel=label)
-        axis.set_title(f"{title}: {meaning}" if title != "Strength" else f"{title} {meaning}", fontsize=9, loc="left", color=INK)
-        quiet(axis)
-    axes[0].set_yscale("log")
-    for axis in axes[1:]:
-        axis.set_ylim(-0.03, 1.05)
+        draw_curves(axes, r.curves(), colour, name, rank=r.spectrum.rank)
+        if not r.spectrum.whole:
+            _mark_leading_part(axes, len(r.spectrum.eigenvalues), r.num_features, colour)
+    label_curves(axes)
+    widest = max(r.num_features for r in results.values())
+    for axis, meaning in zip(axes, MEANINGS, strict=True):
+        axis.set_xlim(0.9, widest * 1.1)
+        heading(axis, meaning, size=9)
     if all(r.spectrum.quality is None for r in results.values()):
         axes[1].text(0.5, 0.5, "no targets given", transform=axes[1].transAxes, ha="center", color=FAINT)
     for rank in sorted({r.output_rank for r in results.values()}):
         for axis in axes:
             axis.axvline(rank, color=FAINT, lw=0.8, ls="--", zorder=0)
-        axes[0].annotate(
-            f"output rank {rank}", (rank, 0.02), xycoords=("data", "axes fraction"), rotation=90, ha="right", va="bottom",
-            fontsize=7.5, color=FAINT,
-        )  # fmt: skip
+        _upright(axes[0], f"output rank {rank}", (rank, 0.02), FAINT, ha="right", va="bottom")
     if path is not None:
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path)
     return figure
 
 
 def plot_layers(results: dict[str, Richness], path: str | os.PathLike[str] | None = None) -> Figure:
-    """D_LR of what each layer sees, in the order they ran, for one or several networks with the same layers.
+    """Draw D_LR of the input of each layer, in the order in which they ran, for one or several networks with the same layers.
 
     Args:
         results: name -> result, measured with ``layers=``; up to six.
-        path: where to write it (the ending names the format); None only returns the figure.
+        path: file to write; its ending names the format. None only returns the figure.
 
     Raises:
         ValueError: no results, more than six, or results without the same layers.
         MissingExtraError: matplotlib is not installed.
     """
-    if not 1 <= len(results) <= len(COLOURS):
-        raise ValueError(f"one figure shows 1 to {len(COLOURS)} results, got {len(results)}")
+    _check_count(results)
     names = list(next(iter(results.values())).layers)
     if not names or any(list(r.layers) != names for r in results.values()):
-        raise ValueError('the results hold no layers, or unlike ones; measure them with layers="all" or the same names')
-    needs("matplotlib", "plot")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(min(24, max(6.5, 2.6 + 0.42 * len(names))), 4.6), layout="constrained")
+        raise ValueError('the results hold no layers, or different ones; measure them with layers="all" or the same names')
+    figure = new_figure(min(24, max(6.5, 2.6 + 0.42 * len(names))), 4.6)
     axis = figure.subplots()
     depth = np.arange(len(names))
     for (label, r), colour in zip(results.items(), COLOURS, strict=False):
         layers = list(r.layers.values())
         values = [layer.low_rank for layer in layers]
         error = [1.96 * (layer.low_rank_stderr or layer.reduction_stderr or 0.0) for layer in layers]
-        name = label.replace("$", r"\$")
-        axis.errorbar(depth, values, yerr=error, color=colour, marker="o", ms=5, lw=1.6, capsize=2.5, label=name, zorder=3)
+        axis.errorbar(
+            depth, values, yerr=error, color=colour, marker="o", ms=5, lw=1.6, capsize=2.5, label=as_text(label), zorder=3
+        )
         axis.plot(depth, [layer.balanced for layer in layers], color=colour, lw=1.2, ls="--", marker=".", ms=5, zorder=2)
     for k, layer in enumerate(next(iter(results.values())).layers.values()):
         axis.plot([k - 0.3, k + 0.3], [layer.isotropic] * 2, color=FAINT, lw=1.2, zorder=1)
     axis.plot([], [], color=INK, lw=1.2, ls="--", marker=".", label="balanced reference")
     axis.plot([], [], color=FAINT, lw=1.2, label="isotropic features")
-    axis.set_xticks(depth, [name or "(the model)" for name in names], rotation=90 if len(names) > 6 else 0)
-    axis.set(ylim=(-0.03, 1.03), xlabel="layer, by what it sees", ylabel="$D_{LR}$ against the outputs:  0 rich  →  lazy")
+    axis.set_xticks(depth, [as_text(name) or "(the model)" for name in names], rotation=90 if len(names) > 6 else 0)
+    axis.set(ylim=(-0.03, 1.03), xlabel="layer (measured at its input)", ylabel="$D_{LR}$ against the outputs:  0 rich  →  lazy")
     quiet(axis)
     axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(results) + 2)
     if path is not None:
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path)
     return figure
 
 
-def _curves(axes: Any, name: str, r: Richness, colour: str) -> None:
-    k = np.arange(1, len(r.spectrum.eigenvalues) + 1)
-    kept = slice(0, r.spectrum.rank)
-    style = {"color": colour, "lw": 1.6, "label": name}
-    if not r.spectrum.whole:  # a curve that breaks off has to say why
-        for axis in axes:
-            axis.axvline(k[-1], color=colour, lw=0.8, ls=":", zorder=0)
-        axes[0].annotate(
-            f"the leading {k[-1]:,} of {r.num_features:,}", (k[-1], 0.98), xycoords=("data", "axes fraction"), rotation=90,
-            ha="left", va="top", fontsize=7.5, color=colour,
-        )  # fmt: skip
-    axes[0].plot(k[kept], r.spectrum.relative_eigenvalues[kept], **style)
-    for axis, curve in zip(axes[1:], (r.spectrum.cumulative_quality, r.spectrum.cumulative_utilization), strict=True):
-        if curve is not None:
-            axis.plot(k, curve, **style)
+def _check_count(results: dict[str, Richness]) -> None:
+    if not 1 <= len(results) <= len(COLOURS):
+        raise ValueError(f"one figure shows 1 to {len(COLOURS)} results, got {len(results)}")
+
+
+def _mark_leading_part(axes: Any, k: int, num_features: int, colour: str) -> None:
+    """Say why a curve ends early: only the leading part of the spectrum was computed."""
+    for axis in axes:
+        axis.axvline(k, color=colour, lw=0.8, ls=":", zorder=0)
+    _upright(axes[0], f"the leading {k:,} of {num_features:,}", (k, 0.98), colour, ha="left", va="top")
+
+
+def _upright(axis: Axes, text: str, at: tuple[float, float], colour: str, **alignment: Any) -> None:
+    """Write next to a vertical line, at a feature and a fraction of the height."""
+    axis.annotate(text, at, xycoords=("data", "axes fraction"), rotation=90, fontsize=7.5, color=colour, **alignment)
 
 
 def _scale(axis: Axes, results: dict[str, Richness]) -> None:
-    """D_LR between 0 and 1: the plug-in value, the corrected one with its 95 % interval, the isotropic mark."""
+    """Draw D_LR between 0 and 1: the plug-in value, the corrected one with its 95 % interval, the isotropic baseline."""
     for row, ((name, r), colour) in enumerate(zip(results.items(), COLOURS, strict=False)):
         y = -row
-        name = name.replace("$", r"\$")  # a name is text, not a formula
         axis.plot([0, r.isotropic], [y, y], color=colour, lw=5, alpha=0.18, solid_capstyle="butt", zorder=0)
         axis.plot(r.isotropic, y, "|", color=INK, ms=13, mew=1.5)
         axis.plot(r.low_rank, y, "o", mfc="white", mec=colour, ms=8, mew=1.8, zorder=3)
@@ -144,8 +131,8 @@ def _scale(axis: Axes, results: dict[str, Richness]) -> None:
             axis.errorbar(r.low_rank_corrected, y, xerr=error, fmt="D", color=colour, ms=3.5, capsize=3, lw=1.2, zorder=4)
             text += f"   (corrected {r.low_rank_corrected:.3f} ± {r.low_rank_stderr:.3f})"
         axis.annotate(
-            f"{name}   $D_{{LR}}$ = {text}", (0, y), xytext=(0, 8), textcoords="offset points", fontsize=9, color=colour,
-            annotation_clip=False, va="bottom",
+            f"{as_text(name)}   $D_{{LR}}$ = {text}", (0, y), xytext=(0, 8), textcoords="offset points", fontsize=9,
+            color=colour, annotation_clip=False, va="bottom",
         )  # fmt: skip
     last = list(results.values())[-1]
     axis.annotate(
@@ -156,11 +143,3 @@ def _scale(axis: Axes, results: dict[str, Richness]) -> None:
     axis.set_xlabel("$D_{LR}$:   0 rich   →   lazy;   ○ plug-in,   ◆ bias-corrected with 95 % interval", fontsize=9, color=INK)
     quiet(axis)
     axis.spines["left"].set_visible(False)
-
-
-def quiet(axis: Axes) -> None:
-    """No frame but two axes, small type."""
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=8)
-    for label in (axis.xaxis.label, axis.yaxis.label):
-        label.set_fontsize(9)
