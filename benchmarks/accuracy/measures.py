@@ -62,16 +62,16 @@ def main() -> None:
         "D_LR, balanced": lambda r: r.balanced,
         "D_LR, outputs": lambda r: r.output_alignment,
         "isotropic reference": lambda r: r.isotropic,
-        "S_init": lambda r: r.comparison.initial_alignment,
-        "‖θ‖²": lambda r: r.comparison.squared_parameter_norm,
-        "‖θ - θ₀‖²": lambda r: r.comparison.squared_parameter_distance,
+        "S_init": lambda r: r.comparison.s_init,
+        "‖θ‖²": lambda r: r.comparison.parameter_norm,
+        "‖θ - θ₀‖²": lambda r: r.comparison.parameter_distance,
         "NC1": lambda r: r.neural_collapse.nc1,
         "kernel-target alignment": lambda r: r.comparison.target_alignment,
         "participation ratio": lambda r: r.comparison.participation_ratio,
         "effective rank": lambda r: r.comparison.effective_rank,
         "RankMe": lambda r: r.comparison.rankme,
         "stable rank": lambda r: r.comparison.stable_rank,
-        "α-ReQ exponent": lambda r: r.comparison.spectral_exponent,
+        "α-ReQ exponent": lambda r: r.comparison.alpha_req,
     }
     print(f"| | {' | '.join(runs)} |")
     print("| --- |" + " --- |" * len(runs))

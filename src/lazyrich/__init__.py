@@ -29,9 +29,8 @@ from .gram import Gram
 from .measurement.cost import MeasurementCost, measurement_cost
 from .measurement.measure import collect, measure
 from .measurement.null import Null, NullDistribution, null_distribution
-from .results.richness import Comparison, LayerRichness, Richness, load
+from .results.richness import Comparison, LayerRichness, Richness, load, table
 from .results.series import Evaluation, Series
-from .results.text import table
 from .training.monitor import Monitor, crosses, falls
 from .training.trace import trace
 

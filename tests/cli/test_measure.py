@@ -58,7 +58,7 @@ class TestMeasure:
             start=start,
             class_balanced=True,
         )
-        assert expected.comparison.initial_alignment is not None
+        assert expected.comparison.s_init is not None
         assert str(expected) in capsys.readouterr().out
         assert lazyrich.load(project / "found" / "richness.json").to_dict() == expected.to_dict()
         assert (project / "found" / "layers.png").exists()

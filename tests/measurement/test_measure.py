@@ -187,7 +187,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("change", "match"),
         [
-            (lambda v: v.update(schema_version=99), "schema version 99, this release reads 2 and 3: read it with"),
+            (lambda v: v.update(schema_version=99), "schema version 99, this release reads 3 and 4: read it with"),
             (lambda v: v.update(schema="other"), "expected a JSON object with schema"),
             (lambda v: v.pop("low_rank"), "low_rank missing"),
             (lambda v: v.update(spectrum=3), "not a whole lazyrich result"),

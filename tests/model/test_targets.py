@@ -162,9 +162,9 @@ class TestStart:
             now, then = model[:2](x), start[:2](x)
         start.train()
         r = measure(model, list(zip(x.split(50), y.split(50), strict=True)), start=start)
-        assert r.comparison.initial_alignment == pytest.approx(reference.cka(now.numpy(), then.numpy()), abs=1e-10)
+        assert r.comparison.s_init == pytest.approx(reference.cka(now.numpy(), then.numpy()), abs=1e-10)
         moved = float((model[0].weight - start[0].weight).detach().square().sum())
-        assert r.comparison.squared_parameter_distance == pytest.approx(moved)
+        assert r.comparison.parameter_distance == pytest.approx(moved)
         assert start.training
         assert "S_init" in str(r)
 
@@ -182,10 +182,10 @@ class TestStart:
         found, expected = measure(model, (x, y)).comparison, reference.ranks(features)
         for name in ("participation_ratio", "effective_rank", "rankme", "stable_rank"):
             assert getattr(found, name) == pytest.approx(expected[name], rel=1e-6)
-        assert found.spectral_exponent == pytest.approx(reference.exponent(features, 1, 10), rel=1e-6)
+        assert found.alpha_req == pytest.approx(reference.exponent(features, 1, 10), rel=1e-6)
         assert found.target_alignment == pytest.approx(reference.cka(features, nn.functional.one_hot(y).numpy()), abs=1e-10)
-        assert found.initial_alignment is None
-        assert found.squared_parameter_norm == pytest.approx(sum(float(p.detach().square().sum()) for p in model.parameters()))
+        assert found.s_init is None
+        assert found.parameter_norm == pytest.approx(sum(float(p.detach().square().sum()) for p in model.parameters()))
 
 
 class TestManyOutputs:

@@ -52,7 +52,7 @@ def run(folder, factor=1.0, layers=()):
     for place, step in enumerate(STEPS):
         d = factor / (1 + place)
         values = {"low_rank": d, "low_rank_corrected": d, "low_rank_stderr": 0.02, "isotropic": 0.9, "output_rank": 4.0}
-        values |= {"nc1": d, "train_accuracy": 0.5, "balanced": d / 2} | {f"D_LR of {name}": d for name in layers}
+        values |= {"nc1": d, "train_accuracy": 0.5, "balanced": d / 2} | {f"low_rank of {name}": d for name in layers}
         curves = {"relative_eigenvalues": 1.0 / k, "utilization": (k / 64) ** (1 / (1 + place)), "quality": k / 64}
         SeriesFolder(folder).add(Evaluation(step, values, curves | {"contributions": np.full(64, (1 - d) / 64)}))
     return folder
@@ -163,9 +163,9 @@ def test_many_runs(opened, tmp_path):
     np.testing.assert_allclose(chosen[1], 1 / np.arange(1, 6), rtol=1e-4)
     page.locator("#show").select_option("7")
     np.testing.assert_allclose(lines(page, "time")[1][1], (1 - 7 / 40) / np.arange(1, 6), rtol=1e-4)
-    page.get_by_role("button", name="D_LR", exact=True).click()
+    page.get_by_role("button", name="D_LR (0 = rich)", exact=True).click()
     assert page.locator("tbody th").all_inner_texts() == [f"run-{k}" for k in reversed(range(20))]
-    page.get_by_role("button", name="D_LR", exact=True).click()
+    page.get_by_role("button", name="D_LR (0 = rich)", exact=True).click()
     assert page.locator("tbody th").all_inner_texts() == [f"run-{k}" for k in range(20)]
 
 
@@ -180,5 +180,5 @@ def test_it_prints_every_panel(opened, tmp_path):
 
 def test_without_scripts_the_numbers_stand(opened, tmp_path):
     page = opened(write_report(run(tmp_path / "run")), wait=None, java_script_enabled=False)
-    assert page.get_by_role("row", name="D_LR, bias-corrected").inner_text().split("\t")[-1] == "0.2000 ± 0.02"
+    assert page.get_by_role("row", name="D_LR, bias-corrected").inner_text().split("\t")[-1] == "0.2000 ± 0.0200"
     assert page.locator("section:visible").count() == 1

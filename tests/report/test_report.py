@@ -100,8 +100,8 @@ class Page(HTMLParser):
 def test_a_measurement(result, tmp_path):
     result.save(tmp_path / "richness.json")
     page = Page(write_report(tmp_path))
-    assert page.row("D_LR") == [f"{result.low_rank:.4f}"]
-    assert page.row("D_LR, bias-corrected") == [f"{result.low_rank_corrected:.4f} ± {result.low_rank_stderr:.2g}"]
+    assert page.row("D_LR (0 = rich)") == [f"{result.low_rank:.4f}"]
+    assert page.row("D_LR, bias-corrected") == [f"{result.low_rank_corrected:.4f} ± {result.low_rank_stderr:.4f}"]
     assert page.row("samples") == ["300"]
     assert "Measured on 300 samples with 20 features and 3 outputs at head 2." in page.text
     (run,) = page.data("overview")["runs"]
@@ -155,7 +155,7 @@ def test_conditions_with_seeds(tmp_path):
     assert first["seeds"] == 3
     np.testing.assert_allclose(first["values"]["low_rank"], 1 / (1 + np.array([0, 10, 100])) + 0.3, rtol=1e-4)
     np.testing.assert_allclose(first["sd"]["low_rank"], np.std([0.1, 0.2, 0.6], ddof=1), rtol=1e-4)
-    assert page.row("D_LR") == [f"{1 / 101 + 0.3:.4f} ± 0.26"] * 2
+    assert page.row("D_LR (0 = rich)") == ["0.310 ± 0.265"] * 2
     assert page.data("curves-0")["utilization_sd"][0] == [0] * 8
     assert "SHOWN  <b>it learns</b>" in page.text
     assert "lazyrich run x" in page.text

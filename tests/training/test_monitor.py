@@ -140,8 +140,8 @@ class TestWhatIsMeasured:
         assert s["s_init"][1] < 0.999
         assert s["parameter_distance"][1] > 0
         assert s["tangent_kernel_change"][1] > 1e-3
-        assert {"D_LR of 0", "D_LR of 5", "D_LR of 7"} <= set(s.measures)
-        assert s["D_LR of 7"].tolist() == s["low_rank"].tolist()
+        assert {"low_rank of 0", "low_rank of 5", "low_rank of 7"} <= set(s.measures)
+        assert s["low_rank of 7"].tolist() == s["low_rank"].tolist()
 
     def test_the_probe_set_is_drawn_once(self):
         x, y = images(400)
@@ -325,7 +325,7 @@ class TestKilled:
         with torch.no_grad():
             model[5].weight.mul_(torch.randn(12, 64))
         found = Monitor(model, images(), preset="full", out=tmp_path, resume=True, every=1).step(7).values
-        assert "D_LR of 5" in found
+        assert "low_rank of 5" in found
         assert not {"s_init", "parameter_distance", "tangent_kernel_change"} & set(found)
 
     def test_a_folder_that_is_taken(self, tmp_path):

@@ -331,7 +331,7 @@ def data():
         assert main(command) == 0
         shown = capsys.readouterr()
         expected = trace(network(), "c", samples(), layers="all")
-        assert SeriesFolder(Path("out")).read()["D_LR of 0"].tolist() == expected["D_LR of 0"].tolist()
+        assert SeriesFolder(Path("out")).read()["low_rank of 0"].tolist() == expected["low_rank of 0"].tolist()
         assert str(expected) in shown.out
         assert shown.err == ""
         assert Path("out/series.png").read_bytes()[:4] == b"\x89PNG"

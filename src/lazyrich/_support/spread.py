@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 
-def mean(values: np.ndarray) -> np.ndarray:
-    """Over the first axis, of those that are finite; NaN where none is.
+def mean_and_sd(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sample standard deviation over the first axis, without the NaN.
 
-    >>> mean(np.array([[1.0, np.nan], [3.0, np.nan]])).tolist()
-    [2.0, nan]
+    NaN where no value is known, or for the standard deviation fewer than two; NumPy alone would warn of that.
+
+    >>> mean, sd = mean_and_sd(np.array([[1.0, 1.0, np.nan], [3.0, np.nan, np.nan]]))
+    >>> mean.tolist(), sd.tolist()
+    ([2.0, 1.0, nan], [1.4142135623730951, nan, nan])
     """
-    known = np.isfinite(values)
-    return np.where(known, values, 0).sum(0) / np.where(known.any(0), known.sum(0), np.nan)
-
-
-def sd(values: np.ndarray) -> np.ndarray:
-    """The same, of a sample; NaN where fewer than two are finite.
-
-    >>> sd(np.array([[1.0, 1.0], [3.0, np.nan]])).tolist()
-    [1.4142135623730951, nan]
-    """
-    known = np.isfinite(values)
-    squares = np.where(known, values - mean(values), 0) ** 2
-    return np.sqrt(squares.sum(0) / np.where(known.sum(0) > 1, known.sum(0) - 1, np.nan))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(values, axis=0), np.nanstd(values, axis=0, ddof=1)

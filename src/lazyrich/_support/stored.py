@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..errors import DataError
 
@@ -68,15 +69,37 @@ def typed(kind: type[Stored], values: Any) -> Stored:
     if not isinstance(values, dict):
         raise DataError(f"{kind.__name__} must be an object, got {values!r:.80}")
     declared = get_type_hints(kind)
-    given = {}
-    for name, value in values.items():
-        allowed = get_args(declared.get(name)) or (declared.get(name),)
-        if value is None and type(None) in allowed:
-            given[name] = None
-        elif float in allowed:
-            given[name] = number(name, value)
-        elif type(value) in allowed:
-            given[name] = value
-        else:
-            raise DataError(f"{kind.__name__}: {name} cannot be {value!r:.80}")
-    return kind(**given)
+    return kind(**{name: plain_value(name, value, declared.get(name)) for name, value in values.items()})
+
+
+def plain_fields(kind: type) -> dict[str, Any]:
+    """The fields of a dataclass that hold a number, a text or None, with their types.
+
+    >>> from lazyrich.functional import LowRankEstimate
+    >>> list(plain_fields(LowRankEstimate))[:3]
+    ['value', 'corrected', 'stderr']
+    """
+    plain = {int, float, str, type(None)}
+    return {name: hint for name, hint in get_type_hints(kind).items() if plain.issuperset(_alternatives(hint))}
+
+
+def plain_value(name: str, value: Any, declared: Any) -> Any:
+    """A value of a declared type; an integer is also a float.
+
+    Raises:
+        DataError: another type, or a number that is too large.
+    """
+    allowed = _alternatives(declared)
+    if value is None and type(None) in allowed:
+        return None
+    if float in allowed:
+        return number(name, value)
+    if type(value) not in allowed:
+        raise DataError(f"{name} cannot be {value!r:.80}")
+    if type(value) is int:
+        number(name, value)  # what is too large for a float cannot be computed with
+    return value
+
+
+def _alternatives(declared: Any) -> tuple[Any, ...]:
+    return get_args(declared) if get_origin(declared) in (Union, UnionType) else (declared,)

@@ -1,4 +1,4 @@
-"""Foreign text on a terminal: names of layers, files and experiments are shown, never obeyed."""
+"""Text on a terminal: foreign names are shown, never obeyed; tables are aligned."""
 
 from __future__ import annotations
 
@@ -18,6 +18,20 @@ def plain(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def ruled(rows: list[list[str]], headings: int = 1) -> list[str]:
+    """Rows of cells as lines, every column as wide as its widest cell, with a rule below the headings.
+
+    >>> print(*ruled([["run", "D_LR"], ["first", "0.5"]]), sep="\\n")
+    run    D_LR
+    ───────────
+    first  0.5
+    """
+    rows = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [*lines[:headings], "─" * max(map(len, lines)), *lines[headings:]]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

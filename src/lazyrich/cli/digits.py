@@ -13,8 +13,7 @@ from .._support.extras import needs
 from .._support.progress import Bar, progress_bar
 from ..measurement.measure import measure
 from ..results.figures import plot_layers, plot_richness
-from ..results.richness import Richness
-from ..results.text import table
+from ..results.richness import Richness, table
 
 EPOCHS = 300
 WIDTH = 256

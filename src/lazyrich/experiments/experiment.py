@@ -89,7 +89,7 @@ class Experiment:
         varied: what differs between its conditions.
         setups: preset -> condition -> setup.
         rows: the lines of the table by their label; None: every condition at its end.
-        columns: label -> measure, of the table.
+        columns: measures that its table shows too, by their names.
         claims: what must be shown.
         figures: draws the pictures into a folder.
         remarks: lines to stand under the table.
@@ -103,7 +103,7 @@ class Experiment:
     figures: Figures
     rows: Callable[[Results], dict[str, Row]] | None = None
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
     remarks: Callable[[Results], list[str]] = lambda results: []
 
     def table_rows(self, results: Results) -> dict[str, Row]:

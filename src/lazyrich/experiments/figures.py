@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .._support.spread import mean, sd
+from .._support.spread import mean_and_sd
+from ..results.catalogue import entry
 from ..results.curves_panel import draw_curves, draw_moments, label_curves
 from ..results.drawing import COLOURS, FAINT, INK, as_text, band, heading, new_figure, over_steps, quiet, save_figure
-from ..results.series_figures import TITLES
 from .experiment import Results, When, at_the_end
 from .runs import Run
 
@@ -45,7 +45,7 @@ def over_time(
         bottom.set_visible(True)
         if column == 0:
             top.set_ylabel("accuracy")
-            bottom.set_ylabel(" · ".join(TITLES.get(m, m) for m in measures) if len(measures) < 3 else "measure")
+            bottom.set_ylabel(" · ".join(entry(m).title for m in measures) if len(measures) < 3 else "measure")
         for measure, colour in zip(("train_accuracy", "test_accuracy"), (FAINT, INK), strict=True):
             _band(top, results.runs[condition], measure, colour)
         for measure, colour in zip(measures, COLOURS, strict=False):
@@ -91,8 +91,9 @@ def over_factor(
     for axis, measure in zip(axes.flat, measures, strict=False):
         for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
             values = np.array([[run[measure][when(run)] for run in results.runs[condition]] for condition in line]).T
+            mean, sd = mean_and_sd(values)
             axis.errorbar(
-                np.array(list(line.values()), float), mean(values), yerr=np.nan_to_num(sd(values)), color=colour,
+                np.array(list(line.values()), float), mean, yerr=np.nan_to_num(sd), color=colour,
                 label=as_text(name), marker="o", ms=4, lw=1.5, capsize=2.5,
             )  # fmt: skip
         if scale == "log" and levels[0] > 0:
@@ -102,7 +103,7 @@ def over_factor(
         elif scale == "log":
             axis.set_xscale("symlog", linthresh=min(level for level in levels if level > 0))
         axis.set_ylim(bottom=min(0.0, axis.dataLim.y0))
-        heading(axis, TITLES.get(measure, measure))
+        heading(axis, entry(measure).title)
         axis.set_xlabel(factor)
         quiet(axis)
     if len(lines) > 1:
@@ -139,4 +140,5 @@ def side_by_side(results: Results, path: Path, moments: Mapping[str, tuple[str, 
 def _band(axis: Any, runs: list[Run], measure: str, colour: str) -> None:
     values = np.array([run[measure] for run in runs])
     if not np.isnan(values).all():
-        band(axis, runs[0].steps, mean(values), np.nan_to_num(sd(values)), colour, TITLES.get(measure, measure))
+        mean, sd = mean_and_sd(values)
+        band(axis, runs[0].steps, mean, np.nan_to_num(sd), colour, entry(measure).title)

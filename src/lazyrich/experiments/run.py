@@ -13,23 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .._support.extras import needs
 from .._support.files import folder_name, write_text
 from .._support.progress import progress_bar
+from .._support.text import ruled
 from ..errors import DataError
-from ..results.text import aligned
+from ..results.catalogue import entry
 from .experiment import Experiment, Preset, Results
 from .ingredients.images import data_folder
 from .runs import RunFolder
 from .setup import Setup
 from .training import train
 
-COLUMNS = {
-    "train": "train_accuracy", "test": "test_accuracy", "D_LR": "low_rank", "corrected": "low_rank_corrected",
-    "balanced": "balanced", "outputs": "output_alignment", "rank": "output_rank",
-}  # fmt: skip
+COLUMNS = (  # of every experiment's table, before its own
+    "train_accuracy", "test_accuracy", "low_rank", "low_rank_corrected", "balanced", "output_alignment", "output_rank",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -125,20 +123,18 @@ def _folder(out: Path, condition: str, seed: int) -> RunFolder:
 
 def _report(experiment: Experiment, preset: Preset, results: Results, seeds: int) -> str:
     """The table, and each claim with its verdict."""
-    columns = {**COLUMNS, **experiment.columns}
+    columns = (*COLUMNS, *experiment.columns)
     rows = experiment.table_rows(results)
     published = {measure for row in rows.values() for measure in row.published}
-    cells = [["", *(part for label, measure in columns.items() for part in _headed(label, measure in published))]]
+    cells = [["", *(part for measure in columns for part in [entry(measure).symbol, *["published"] * (measure in published)])]]
     for label, row in rows.items():
         line = [label]
-        for measure in columns.values():
-            line.append(mean_and_sd(results.values(row, measure), measure))
+        for measure in columns:
+            line.append(entry(measure).over_seeds(results.values(row, measure)))
             if measure in published:
-                line.append(_form(row.published[measure], measure) if measure in row.published else "")
+                line.append(entry(measure).published(row.published[measure]) if measure in row.published else "")
         cells.append(line)
-    table = aligned(cells)
-    table.insert(1, "─" * max(map(len, table)))
-    lines = [f"{experiment.name} ({preset}), {seeds} seeds: {experiment.question}", "", *table]
+    lines = [f"{experiment.name} ({preset}), {seeds} seeds: {experiment.question}", "", *ruled(cells)]
     lines += ["", *experiment.remarks(results)] if experiment.remarks(results) else []
     for title, beyond in (("Claims", False), ("Beyond the paper", True)):
         claims = [claim for claim in experiment.claims if claim.beyond == beyond]
@@ -147,26 +143,6 @@ def _report(experiment: Experiment, preset: Preset, results: Results, seeds: int
             verdict, count = claim.verdict(results.by_seed)
             lines.append(f"{verdict.upper():>9}  {claim.text} ({count} of {seeds} seeds; rule: {claim.rule})")
     return "\n".join(lines)
-
-
-def _headed(label: str, published: bool) -> list[str]:
-    return [label, "published"] if published else [label]
-
-
-def _form(value: float, measure: str) -> str:
-    return f"{100 * value:.1f} %" if measure.endswith("accuracy") else f"{value:.4g}"
-
-
-def mean_and_sd(values: np.ndarray, measure: str) -> str:
-    """(seeds,) one measure as it stands in a table; accuracies in per cent."""
-    values = values[~np.isnan(values)]
-    if len(values) == 0:
-        return "-"
-    spread = values.std(ddof=1) if len(values) > 1 else None
-    if measure.endswith("accuracy"):
-        return f"{100 * values.mean():.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}") + " %"
-    digits = 3 if abs(values.mean()) < 10 else 1
-    return f"{values.mean():.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
 def _tidy(results: Results) -> str:

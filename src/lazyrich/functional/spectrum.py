@@ -121,8 +121,6 @@ class FeatureSpectrum:
         """
         arrays = ("eigenvalues", "quality", "utilization", "contributions")
         given: dict[str, Any] = dict(values)
-        if "num_features" not in given:  # written before there were parts
-            given |= {"num_features": len(given["eigenvalues"]), "trace": sum(given["eigenvalues"])}
         for name in arrays:
             if given.get(name) is not None:
                 given[name] = np.array(given[name], dtype=np.float64)

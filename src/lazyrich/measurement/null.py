@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .._support.processes import Processes
 from .._support.progress import progress_bar
+from .._support.text import ruled
 from ..errors import DegenerateError
 from ..functional import low_rank_measure
 from ..functional.low_rank import Reference
@@ -20,7 +21,6 @@ from ..model.batches import frozen
 from ..model.capture import Tap, unwrapped
 from ..model.redraw import redrawn, settle
 from ..model.undisturbed import undisturbed
-from ..results.text import aligned
 from .one_pass import Pass
 
 
@@ -114,10 +114,9 @@ class NullDistribution:
                 spread = [f"{null.quantile(q):.4f}" for q in (0.05, 0.5, 0.95)]
                 place = [f"{null.percentile:.0f}", f"{null.p_value:.3g}", f"{null.ratio:.2f}"]
                 rows.append([_NULLS[name], *spread, *place])
-        lines = aligned(rows)
         about = f"D_LR {self.low_rank:.4f} ({self.reference}, n = {self.num_samples:,}, p = {self.num_features:,})"
         draws = len(self.isotropic.draws)
-        return "\n".join([f"{about} among {draws} draws each", lines[0], "─" * max(map(len, lines)), *lines[1:]])
+        return "\n".join([f"{about} among {draws} draws each", *ruled(rows)])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

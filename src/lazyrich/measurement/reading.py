@@ -122,11 +122,11 @@ def _compare(
         effective_rank=effective_rank(gram) if spectrum.whole else None,
         rankme=rankme(gram) if spectrum.whole else None,
         stable_rank=spectrum.trace / float(spectrum.eigenvalues[0]),
-        spectral_exponent=None if exponent is None else exponent.alpha,
+        alpha_req=None if exponent is None else exponent.alpha,
         target_alignment=with_targets,
-        initial_alignment=None if beginning is None else float(kernel_alignment(beginning)),
-        squared_parameter_norm=None if norm is None else norm.squared_norm,
-        squared_parameter_distance=None if norm is None else norm.squared_distance,
+        s_init=None if beginning is None else float(kernel_alignment(beginning)),
+        parameter_norm=None if norm is None else norm.squared_norm,
+        parameter_distance=None if norm is None else norm.squared_distance,
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from .._support.files import folder_name, natural
 from .._support.stored import read_json
 from ..errors import DataError
+from ..results.names import current_name
 from ..results.richness import SCHEMA, Richness, load
 from ..results.series import Evaluation, Series, SeriesFolder
 
@@ -156,7 +157,7 @@ def _rows(path: Path) -> list[tuple[str, int, int, str, float]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file)
-            return [(_condition(r), int(r["seed"]), int(r["step"]), r["measure"], float(r["value"])) for r in rows]
+            return [(_condition(r), int(r["seed"]), int(r["step"]), current_name(r["measure"]), float(r["value"])) for r in rows]
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
             f"{path} is damaged ({error!r}): the columns are {', '.join(COLUMNS)}, and before them a sweep's"

@@ -9,6 +9,7 @@
   const trained = runs.some((run) => run.steps.length > 1);
   const state = { show: runs.length <= MANY ? -1 : 0, beside: -1, step: 0, measure: null };
   const held = new Map();
+  const collapsed = Object.keys(data.groups).filter((name) => data.groups[name] === "collapse");
 
   // ---- data
 
@@ -183,8 +184,8 @@
     const traces = [];
     for (const r of alike) {
       const run = runs[r], text = names.map((n) => `${plain(run.name)}<br>${plain(n || "(the model)")}`);
-      const middle = names.map((n) => value(r, `D_LR of ${n}`, place(r)));
-      const spread = run.seeds > 1 ? names.map((n) => run.sd?.[`D_LR of ${n}`]?.[place(r)] ?? 0) : run.error;
+      const middle = run.layer_values.map((n) => value(r, n, place(r)));
+      const spread = run.seeds > 1 ? run.layer_values.map((n) => run.sd?.[n]?.[place(r)] ?? 0) : run.error;
       const error_y = spread && { type: "data", array: spread, color: colour(r), thickness: 1.4, width: 4 };
       traces.push({ x, y: middle, error_y, text, mode: "lines+markers", line: { color: colour(r), dash: dash(r), width: 2 }, marker: { color: colour(r), size: 7 }, hovertemplate: "%{text}: %{y:.4f}<extra></extra>" });
       if (run.balanced) traces.push({ x, y: run.balanced, text, mode: "lines", line: { color: colour(r), dash: "dash", width: 1.2 }, hovertemplate: "%{text}, balanced: %{y:.4f}<extra></extra>" });
@@ -197,14 +198,14 @@
   };
 
   const collapse = () => {
-    const names = data.collapse.filter((n) => shown().some((r) => value(r, n, place(r)) !== null)).reverse();
+    const names = collapsed.filter((n) => shown().some((r) => value(r, n, place(r)) !== null)).reverse();
     const chosen = shown();
     const traces = chosen.map((r, k) => {
       const given = names.map((n) => value(r, n, place(r)));
       const y = names.map((_, j) => j + (chosen.length > 1 ? 0.5 * (0.5 - (k + 0.5) / chosen.length) : 0));
       return { x: given.map((v) => (v > 0 ? v : null)), y, mode: "markers", marker: { color: colour(r), size: 10, symbol: slot(r) % 2 ? "diamond" : "circle" }, text: names.map((n) => `${plain(runs[r].name)}<br>${plain(data.labels[n])}`), hovertemplate: "%{text}: %{x:.4~g}<extra></extra>" };
     });
-    const zeros = chosen.flatMap((r) => names.filter((n) => value(r, n, place(r)) === 0).map((n) => `${data.labels[n].split(",")[0]} of ${short(runs[r].name, 30)}`));
+    const zeros = chosen.flatMap((r) => names.filter((n) => value(r, n, place(r)) === 0).map((n) => `${data.symbols[n]} of ${short(runs[r].name, 30)}`));
     const y = axis("", { tickvals: names.map((_, j) => j), ticktext: names.map((n) => plain(data.labels[n])), range: [-0.6, names.length - 0.4], fixedrange: true });
     return [traces, layout(axis("log scale", { type: "log" }), y, { height: 90 + 40 * names.length }), zeros.length ? `Exactly 0, where a log axis does not reach: ${zeros.slice(0, 8).join("; ")}${zeros.length > 8 ? " …" : ""}.` : ""];
   };
@@ -218,6 +219,7 @@
   const panels = new Map();
   const panel = (name, wanted, draw) => {
     const section = document.querySelector(`[data-panel="${name}"]`);
+    if (section === null) return; // a measure that the template has no section for is among "any measure"
     section.hidden = !wanted;
     if (!wanted) return;
     const plot = section.querySelector(".plot");
@@ -231,10 +233,10 @@
   panel("relative_eigenvalues", has("relative_eigenvalues"), curvePanel("relative_eigenvalues", { type: "log", exponentformat: "power" }));
   for (const name of ["utilization", "quality", "contributions"]) panel(name, has(name), curvePanel(name, unit));
   panel("layers", runs.some((run) => run.layers.length > 1), layers);
-  const collapsing = data.collapse.some(moves);
-  panel("collapse", data.collapse.length > 0 && !collapsing, collapse);
-  for (const name of ["nc1", "nc2_equinorm", "nc2_equiangular", "nc3", "nc4"]) panel(name, moves(name), overSteps(name, { log: true }));
-  const others = Object.keys(data.labels).filter((n) => moves(n) && n !== "low_rank" && !["num_samples", "num_features", "num_outputs", "seconds", "epoch"].includes(n));
+  const collapsing = collapsed.some(moves);
+  panel("collapse", collapsed.length > 0 && !collapsing, collapse);
+  for (const name of collapsed) panel(name, moves(name), overSteps(name, { log: true }));
+  const others = Object.keys(data.labels).filter((n) => moves(n) && n !== "low_rank" && data.groups[n] !== "data");
   state.measure = others.find((n) => n === "balanced") ?? others[0];
   panel("other", others.length > 0, () => overSteps(state.measure, { height: 300 })());
   document.querySelector('[data-part="curves"]').hidden = !["relative_eigenvalues", "utilization", "quality", "contributions"].some((n) => panels.has(n));
@@ -243,9 +245,9 @@
   const absent = [
     [!has("relative_eigenvalues"), "There are no curves: they were not kept (Monitor keeps them from preset=\"standard\")."],
     [has("relative_eigenvalues") && !has("quality"), "There is no quality curve: no targets were given."],
-    [!data.collapse.length, "There are no collapse measures: they need class labels, and of a Monitor preset=\"standard\"."],
+    [!collapsed.length, "There are no collapse measures: they need class labels, and of a Monitor preset=\"standard\"."],
     [!panels.has("layers"), "There is no profile over layers: measure with layers=\"all\"."],
-    [!data.accuracies.length && trained, "Accuracies were not given."],
+    [!any("train_accuracy") && !any("test_accuracy") && trained, "Accuracies were not given."],
     [data.thinned, "Not every evaluation is drawn with its curves, but some spread evenly over each run."],
   ].filter(([is]) => is).map(([, text]) => text);
   $("absent").textContent = absent.join(" ");

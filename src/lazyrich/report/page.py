@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from .._support.extras import needs
-from .._support.spread import mean, sd
+from .._support.spread import mean_and_sd
+from ..results.catalogue import entry, listed
 from ..results.drawing import COLOURS
 from .found import Found, Run
-from .measures import ACCURACIES, ERRORS, formatted, label, ordered
 from .payload import curves, overview
 
 FEW = 4  # runs up to this stand as columns, more as rows
@@ -121,8 +121,10 @@ def _last(run: Run, name: str) -> tuple[float | None, float | None]:
     """A measure at the end: mean and spread over seeds, or the value and the standard error that goes with it."""
     given = np.array([series.last(name) for series in run.seeds])
     if len(run.seeds) > 1:
-        return _known(mean(given)), _known(sd(given))
-    return _known(given[0]), _last(run, ERRORS[name])[0] if name in ERRORS else None
+        mean, sd = mean_and_sd(given)
+        return _known(mean), _known(sd)
+    error = entry(name).error
+    return _known(given[0]), _last(run, error)[0] if error else None
 
 
 def _known(value: np.ndarray) -> float | None:
@@ -132,9 +134,9 @@ def _known(value: np.ndarray) -> float | None:
 def _tiles(run: Run) -> str:
     """The few numbers to see first."""
     tiles = []
-    for name in ("low_rank", "low_rank_corrected", "isotropic", "output_rank", *ACCURACIES):
+    for name in ("low_rank", "low_rank_corrected", "isotropic", "output_rank", "train_accuracy", "test_accuracy"):
         if cell := _cell(run, name):
-            tiles.append(f"<div><dt>{label(name)}</dt><dd>{cell}</dd></div>")
+            tiles.append(f"<div><dt>{entry(name).full_label}</dt><dd>{cell}</dd></div>")
     return f'<dl class="tiles">{"".join(tiles)}</dl>'
 
 
@@ -142,11 +144,9 @@ def _cell(run: Run, name: str) -> str:
     value, spread = _last(run, name)
     if value is None:
         return ""
-    if not spread:  # not known, or none, as of a number of samples
-        return formatted(name, value)
-    if name in ACCURACIES:
-        return f"{100 * value:.1f} ± {100 * spread:.1f} %"
-    return f"{formatted(name, value)} ± {spread:.2g}"
+    if len(run.seeds) > 1 and spread:  # none where all seeds agree, as on the number of samples
+        return entry(name).over_seeds([series.last(name) for series in run.seeds])
+    return entry(name).formatted(value, spread or None)
 
 
 def _table_how(found: Found, few: bool) -> str:
@@ -157,13 +157,13 @@ def _table_how(found: Found, few: bool) -> str:
 
 def _table(found: Found, few: bool) -> str:
     """Runs as columns where they are few, else as rows whose headings sort."""
-    names = ordered({n for run in found.runs for s in run.seeds for n in s.measures})
+    names = listed({n for run in found.runs for s in run.seeds for n in s.measures})
     columns: list[tuple[str, list[str]]] = []
     if any(len(run.seeds) > 1 for run in found.runs):
         columns.append(("seeds", [str(len(run.seeds)) for run in found.runs]))
     if _any_series(found):
         columns.append(("last step", [f"{max(int(s.steps[-1]) for s in run.seeds):,}" for run in found.runs]))
-    columns += [(label(name), [_cell(run, name) for run in found.runs]) for name in names]
+    columns += [(entry(name).full_label, [_cell(run, name) for run in found.runs]) for name in names]
     heads = [f'<th scope="{"col" if few else "row"}">{_named(run.name)}</th>' for run in found.runs]
     if few:
         rows = [f'<th scope="row">{_named(title)}</th>' + "".join(map(_td, cells)) for title, cells in columns]

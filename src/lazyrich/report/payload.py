@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .._support.spread import mean, sd
+from .._support.spread import mean_and_sd
+from ..results.catalogue import entry, listed
+from ..results.names import layer_value, split_layer_value
 from ..results.series import Series
 from .found import Found, Run, shared_steps
-from .measures import ACCURACIES, COLLAPSE, LAYER, label, ordered
 
 POINTS = 60  # of a curve
 CURVES = ("relative_eigenvalues", "utilization", "quality", "contributions")
@@ -19,16 +20,16 @@ CURVE_SETS = 6_000
 
 
 def overview(found: Found) -> dict[str, Any]:
-    """All but the curves: labels, and for every run its steps and values.
+    """All but the curves: what the catalogue says of the measures, and for every run its steps and values.
 
     ``values`` and ``sd`` hold a list for each measure, null where it could not be taken; ``sd`` is there for several seeds.
     ``thinned`` says whether not every evaluation is drawn with its curves.
     """
-    names = {name for run in found.runs for series in run.seeds for name in series.measures}
+    names = listed({name for run in found.runs for series in run.seeds for name in series.measures})
     return {
-        "labels": {name: label(name) for name in ordered(names)},
-        "collapse": [name for name in COLLAPSE if name in names],
-        "accuracies": [name for name in ACCURACIES if name in names],
+        "labels": {name: entry(name).full_label for name in names},
+        "symbols": {name: entry(name).symbol for name in names},
+        "groups": {name: entry(name).group for name in names},
         "runs": [_numbers(run, len(found.runs)) for run in found.runs],
         "thinned": any(len(shared_steps(list(run.seeds))) > _with_curves(run, len(found.runs)) for run in found.runs),
     }
@@ -52,9 +53,10 @@ def curves(run: Run, runs: int) -> dict[str, Any]:
     for name in CURVES:
         taken = [_taken([c[name] for c in sets if name in c], k) for sets in held.values()]
         if any(len(values) for values in taken):
-            found[name] = [_rounded(mean(values), 3) for values in taken]
+            means, sds = zip(*map(mean_and_sd, taken), strict=True)
+            found[name] = [_rounded(values, 3) for values in means]
             if len(run.seeds) > 1:
-                found[name + "_sd"] = [_rounded(sd(values), 2) for values in taken]
+                found[name + "_sd"] = [_rounded(values, 2) for values in sds]
     return found
 
 
@@ -64,10 +66,12 @@ def _numbers(run: Run, runs: int) -> dict[str, Any]:
     values, spread = {}, {}
     for name in names:
         seeds = np.array([_at(series, name, steps) for series in run.seeds])
-        values[name] = _rounded(mean(seeds))
+        mean, sd = mean_and_sd(seeds)
+        values[name] = _rounded(mean)
         if len(run.seeds) > 1:
-            spread[name] = _rounded(sd(seeds))
-    layers = list(dict.fromkeys(n.removeprefix(LAYER) for s in run.seeds for n in s.measures if n.startswith(LAYER)))
+            spread[name] = _rounded(sd)
+    parts = [split_layer_value(name) for series in run.seeds for name in series.measures]
+    layers = list(dict.fromkeys(layer for measure, layer in parts if measure == "low_rank" and layer is not None))
     described = {} if run.result is None else run.result.layers
     more = {
         "error": [_single(1.96 * (x.low_rank_stderr or x.reduction_stderr or 0.0)) for x in described.values()],
@@ -82,6 +86,7 @@ def _numbers(run: Run, runs: int) -> dict[str, Any]:
         "values": {name: values[name] for name in sorted(names)},
         **({"sd": {name: spread[name] for name in sorted(names)}} if spread else {}),
         "layers": layers,
+        "layer_values": [layer_value("low_rank", layer) for layer in layers],
         **(more if described else {}),
     }
 

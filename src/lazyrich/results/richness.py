@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._support.files import write_text
-from .._support.stored import number, read_json, typed
+from .._support.stored import number, plain_fields, plain_value, read_json, typed
 from ..errors import DataError
 from ..functional import FeatureSpectrum, NeuralCollapse
+from .catalogue import CATALOGUE, cells
+from .names import layer_value, renamed
+from .text import one_below_the_other, side_by_side
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCHEMA = "lazyrich.richness"
-SCHEMA_VERSION = 3  # 3: a spectrum may be the leading part; files of 2, whose spectra are whole, are read too
-_READABLE = (2, SCHEMA_VERSION)
+SCHEMA_VERSION = 4  # since 4, every number has its name in the catalogue, and there is ``extra``
+READABLE = (3, SCHEMA_VERSION)
 
 
 @dataclass(frozen=True)
@@ -31,22 +34,22 @@ class Comparison:
         participation_ratio, effective_rank: of the centred feature covariance: tr(S_c)²/‖S_c‖², and the exponential of the
             entropy of its eigenvalues.
         rankme, stable_rank: of the raw feature matrix.
-        spectral_exponent: α of α-ReQ; None where too few eigenvalues are there to fit.
+        alpha_req: α of α-ReQ; None where too few eigenvalues are there to fit.
             Effective rank, RankMe and α-ReQ are None where only the leading part of the spectrum was found.
         target_alignment: kernel-target alignment; None without targets, or where they do not vary.
-        initial_alignment: S_init, the centred alignment of the feature kernel with that of the start; None without ``start``.
-        squared_parameter_norm, squared_parameter_distance: ‖θ‖² and ‖θ - θ₀‖², the latter None without ``start``.
+        s_init: S_init, the centred alignment of the feature kernel with that of the start; None without ``start``.
+        parameter_norm, parameter_distance: ‖θ‖² and ‖θ - θ₀‖², the latter None without ``start``.
     """
 
     participation_ratio: float
     effective_rank: float | None
     rankme: float | None
     stable_rank: float
-    spectral_exponent: float | None = None
+    alpha_req: float | None = None
     target_alignment: float | None = None
-    initial_alignment: float | None = None
-    squared_parameter_norm: float | None = None
-    squared_parameter_distance: float | None = None
+    s_init: float | None = None
+    parameter_norm: float | None = None
+    parameter_distance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,20 @@ class LayerRichness:
     reduction: str | None = None
     reduction_stderr: float | None = None
 
+    def numbers(self) -> dict[str, float]:
+        """Every single number by its name in the catalogue; what was not measured is left out."""
+        return _numbers(self)
+
+    def cells(self) -> dict[str, str]:
+        """What the table of the layers shows, by the catalogue's names; a star marks a random projection."""
+        shown = cells(self.numbers())
+        columns = ("low_rank_corrected", "isotropic", "balanced", "participation_ratio")
+        return {
+            "num_features": f"{self.num_features:,}{'' if self.reduction_stderr is None else ' *'}",
+            "low_rank": CATALOGUE["low_rank"].formatted(self.low_rank, self.reduction_stderr),
+            **{name: shown.get(name, "-") for name in columns},
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class Richness:
@@ -83,11 +100,11 @@ class Richness:
         low_rank_corrected, low_rank_stderr: bias removed, and its standard error; None where they cannot be had.
         low_rank_interval: 95 % confidence interval of the corrected value, or None.
         low_rank_band: {rtol: D_LR with weaker output directions left out}.
-        output_rank: dimension of the span of the outputs.
         isotropic: D_LR of structureless features of this shape, the mark to hold ``low_rank`` against.
         balanced: the same as ``low_rank`` with the minimum-norm kernel of the outputs as reference.
         output_alignment: the same with the kernel of the outputs as reference; 0 is aligned.
         balanced_corrected, balanced_stderr, output_alignment_corrected, output_alignment_stderr: bias removed, and error.
+        output_rank: dimension of the span of the outputs.
         output_singular_values: of the outputs over √n, descending.
         spectrum: the three curves and each feature's contribution.
         neural_collapse: NC1-NC4, or None without class labels.
@@ -95,6 +112,7 @@ class Richness:
         head: name of the layer whose input the features are.
         comparison: the measures that D_LR is compared with, or None.
         layers: name -> what that layer sees, in the order they ran; empty unless asked for.
+        extra: name -> value of what ``measure(extra=...)`` asked for.
         notes: sentences that a reader of the numbers must know.
     """
 
@@ -103,7 +121,6 @@ class Richness:
     low_rank_stderr: float | None
     low_rank_interval: tuple[float, float] | None
     low_rank_band: dict[float, float]
-    output_rank: int
     isotropic: float
     balanced: float
     balanced_corrected: float | None
@@ -111,6 +128,7 @@ class Richness:
     output_alignment: float
     output_alignment_corrected: float | None
     output_alignment_stderr: float | None
+    output_rank: int
     output_singular_values: tuple[float, ...]
     spectrum: FeatureSpectrum
     neural_collapse: NeuralCollapse | None
@@ -120,12 +138,16 @@ class Richness:
     head: str
     comparison: Comparison | None = None
     layers: dict[str, LayerRichness] = field(default_factory=dict)
+    extra: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
 
     def __str__(self) -> str:
-        from .text import layer_table, table
-
-        return table({"": self}) + (f"\n\n{layer_table(self.layers)}" if self.layers else "")
+        if not self.layers:
+            return table({"": self})
+        rows = [(name or "(the model)", layer.cells()) for name, layer in self.layers.items()]
+        projected = any(layer.reduction_stderr is not None for layer in self.layers.values())
+        notes = ["* by a random projection; ± is its standard error"] if projected else []
+        return f"{table({'': self})}\n\n{one_below_the_other('layer', rows, notes)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the eigenvectors as plain values, with the version of the layout."""
@@ -150,58 +172,67 @@ class Richness:
         """
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             raise DataError(f"not a lazyrich result: expected a JSON object with schema {SCHEMA!r}")
-        if values.get("schema_version") not in _READABLE:
+        if values.get("schema_version") not in READABLE:
             raise DataError(
-                f"schema version {values.get('schema_version')!r}, this release reads {' and '.join(map(str, _READABLE))}: "
+                f"schema version {values.get('schema_version')!r}, this release reads {' and '.join(map(str, READABLE))}: "
                 "read it with the release that wrote it"
             )
-        known = {f.name for f in fields(cls)}
-        missing = sorted(known - set(values))
+        values = {"extra": {}} | values
+        missing = sorted({f.name for f in fields(cls)} - set(values))
         if missing:
             raise DataError(f"not a whole lazyrich result: {', '.join(missing)} missing")
-        given = {name: values[name] for name in known}
         try:
-            for name in _NUMBERS:
-                if given[name] is not None or not name.endswith(("_corrected", "_stderr")):
-                    given[name] = _NUMBERS[name](number(name, given[name]))
-            if given["low_rank_interval"] is not None:
-                low, high = given["low_rank_interval"]
-                given["low_rank_interval"] = (float(low), float(high))
-            given["low_rank_band"] = {float(rtol): float(value) for rtol, value in given["low_rank_band"].items()}
-            given["output_singular_values"] = tuple(map(float, given["output_singular_values"]))
-            given["notes"] = tuple(map(str, given["notes"]))
-            given["head"] = str(given["head"])
-            singular = given["output_singular_values"]
-            if not singular or not singular[min(max(given["output_rank"], 1), len(singular)) - 1] > 0:
+            read: dict[str, Any] = {name: plain_value(name, values[name], hint) for name, hint in plain_fields(cls).items()}
+            interval = values["low_rank_interval"]
+            if interval is not None:
+                low, high = interval
+                interval = (float(low), float(high))
+            read["low_rank_interval"] = interval
+            read["low_rank_band"] = {float(rtol): float(value) for rtol, value in values["low_rank_band"].items()}
+            read["output_singular_values"] = singular = tuple(map(float, values["output_singular_values"]))
+            if not singular or not singular[min(max(read["output_rank"], 1), len(singular)) - 1] > 0:
                 raise ValueError("output_singular_values must be above zero up to output_rank")
-            for name, value in given["spectrum"].items():
+            for name, value in values["spectrum"].items():
                 if type(value) is int:
                     number(name, value)  # a count too large for a float divides no array
-            given["spectrum"] = FeatureSpectrum.from_dict(given["spectrum"])
-            if given["neural_collapse"] is not None:
-                given["neural_collapse"] = typed(NeuralCollapse, given["neural_collapse"])
-            if given["comparison"] is not None:
-                given["comparison"] = typed(Comparison, given["comparison"])
-            given["layers"] = {str(name): typed(LayerRichness, layer) for name, layer in given["layers"].items()}
+            read["spectrum"] = FeatureSpectrum.from_dict(values["spectrum"])
+            for name, kind in (("neural_collapse", NeuralCollapse), ("comparison", Comparison)):
+                part = values[name]
+                read[name] = None if part is None else typed(kind, renamed(part) if isinstance(part, dict) else part)
+            read["layers"] = {str(name): typed(LayerRichness, layer) for name, layer in values["layers"].items()}
+            read["extra"] = {str(name): number(name, value) for name, value in values["extra"].items()}
+            read["notes"] = tuple(map(str, values["notes"]))
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             raise DataError(f"not a whole lazyrich result: {error}") from error
-        return cls(**given)
+        return cls(**read)
 
     def numbers(self) -> dict[str, float]:
-        """Every single number by name, as a series keeps it: ``low_rank``, ``low_rank_at_0.01``, ``nc1``, ``s_init`` …
+        """Every single number by its name in the catalogue, as a series keeps it: ``low_rank``, ``nc1``, ``s_init`` …
 
-        Of a layer it is ``D_LR of NAME``. What was not measured is left out.
+        D_LR of a layer is ``low_rank of NAME``. What was not measured is left out.
         """
-        given: dict[str, Any] = {name: getattr(self, name) for name in _NUMBERS}
-        given |= {f"low_rank_at_{rtol:g}": value for rtol, value in self.low_rank_band.items()}
-        if self.comparison is not None:
-            given |= {short: getattr(self.comparison, name) for name, short in _COMPARISON.items()}
-        if self.neural_collapse is not None:
-            given |= asdict(self.neural_collapse)
+        values = _numbers(self)
+        values |= {f"low_rank_at_{rtol:g}": value for rtol, value in self.low_rank_band.items()}
+        for part in (self.comparison, self.neural_collapse):
+            values |= {} if part is None else _numbers(part)
         last = min(self.output_rank, len(self.output_singular_values))
-        given["output_condition"] = self.output_singular_values[0] / self.output_singular_values[last - 1]
-        given |= {f"D_LR of {name}": layer.low_rank for name, layer in self.layers.items()}
-        return {name: float(value) for name, value in given.items() if value is not None}
+        values["output_condition"] = self.output_singular_values[0] / self.output_singular_values[last - 1]
+        return values | self.extra | {layer_value("low_rank", name): layer.low_rank for name, layer in self.layers.items()}
+
+    def cells(self) -> dict[str, str]:
+        """What a table shows, by the catalogue's names: the numbers, and in words what is not one number."""
+        spectrum = self.spectrum
+        return {
+            "low_rank_corrected": "-",
+            **cells(self.numbers()),
+            "low_rank_band": " / ".join(f"{value:.3f}" for value in self.low_rank_band.values()),
+            "output_singular_values": _some(self.output_singular_values),
+            "output_rank": f"{self.output_rank} of {self.num_outputs}",
+            "feature_rank": f"{'at least ' if spectrum.rank_is_bound else ''}{spectrum.rank} of {self.num_features}",
+            "features_for_outputs": _enough(spectrum, spectrum.cumulative_utilization),
+            "features_for_targets": _enough(spectrum, spectrum.cumulative_quality),
+            "head": self.head,
+        }
 
     def curves(self) -> dict[str, np.ndarray]:
         """(p,) each: ``relative_eigenvalues``, ``quality``, ``utilization`` (both cumulative) and ``contributions``.
@@ -240,19 +271,13 @@ class Richness:
         write_report(Found(name, (measured(name, self),)), path)
 
 
-_NUMBERS = {
-    "low_rank": float, "low_rank_corrected": float, "low_rank_stderr": float, "isotropic": float, "balanced": float,
-    "balanced_corrected": float, "balanced_stderr": float, "output_alignment": float, "output_alignment_corrected": float,
-    "output_alignment_stderr": float, "output_rank": int, "num_samples": int, "num_features": int, "num_outputs": int,
-}  # fmt: skip
+def table(results: dict[str, Richness]) -> str:
+    """Results side by side, one column each, as aligned text.
 
-
-_COMPARISON = {
-    "participation_ratio": "participation_ratio", "effective_rank": "effective_rank", "rankme": "rankme",
-    "stable_rank": "stable_rank", "spectral_exponent": "alpha_req", "target_alignment": "target_alignment",
-    "initial_alignment": "s_init", "squared_parameter_norm": "parameter_norm",
-    "squared_parameter_distance": "parameter_distance",
-}  # fmt: skip
+    Args:
+        results: name of the column -> result.
+    """
+    return side_by_side({name: r.cells() for name, r in results.items()}, {name: r.notes for name, r in results.items()})
 
 
 def load(path: str | os.PathLike[str]) -> Richness:
@@ -267,3 +292,26 @@ def load(path: str | os.PathLike[str]) -> Richness:
         return Richness.from_dict(values)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _numbers(result: Any) -> dict[str, float]:
+    """The fields of a dataclass that hold a number, by name."""
+    values = {f.name: getattr(result, f.name) for f in fields(result)}
+    return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
+
+
+def _enough(spectrum: FeatureSpectrum, curve: np.ndarray | None) -> str:
+    """How many features reach 95 % of everything, if they do."""
+    if curve is None:
+        return ""
+    if curve[-1] >= 0.95:
+        return str(int((curve < 0.95).sum()) + 1)
+    where = f"not in the first {len(curve):,}" if spectrum.rank_is_bound else "never"
+    return f"{where} ({curve[-1]:.2f})"
+
+
+def _some(values: tuple[float, ...]) -> str:
+    """The largest, the middle one and the smallest."""
+    if len(values) <= 3:
+        return " ".join(f"{v:.3g}" for v in values)
+    return f"{values[0]:.3g} … {values[len(values) // 2]:.3g} … {values[-1]:.3g}"

@@ -19,6 +19,9 @@ import numpy as np
 
 from .._support.files import write_text, write_whole
 from ..errors import DataError, DegenerateError, NonFiniteError, RankWarning
+from .catalogue import entry, ordered
+from .names import renamed
+from .text import one_below_the_other
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,9 +87,12 @@ class Series:
         return len(self.steps)
 
     def __str__(self) -> str:
-        from .text import series_table
-
-        return series_table(self)
+        columns = [name for name in ordered(self.measures) if entry(name).in_series_table]
+        rows = [
+            (f"{step:,}", {name: entry(name).formatted(self[name][place]) for name in columns})
+            for place, step in enumerate(self.steps.tolist())
+        ]
+        return one_below_the_other("step", rows, [f"! step {step:,}: {note}" for step, note in self.notes.items()])
 
     @property
     def measures(self) -> list[str]:
@@ -195,7 +201,7 @@ class SeriesFolder:
     def _parsed(self, line: str) -> Evaluation:
         try:
             row = json.loads(line)
-            values = {str(name): float(value) for name, value in row["values"].items()}
+            values = {name: float(value) for name, value in renamed(row["values"]).items()}
             step = int(row["step"])
             if not 0 <= step < 2**63:
                 raise ValueError(f"step {step} is no number of steps")

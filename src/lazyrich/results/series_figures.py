@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
+from .catalogue import entry
 from .curves_panel import draw_moments
 from .drawing import COLOURS, FAINT, INK, band, heading, new_figure, over_steps, quiet, save_figure
 
@@ -18,14 +19,6 @@ if TYPE_CHECKING:
 
     from .series import Series
 
-TITLES = {
-    "low_rank": "$D_{LR}$", "balanced": "balanced reference", "output_alignment": "output reference",
-    "test_accuracy": "test accuracy", "train_accuracy": "training accuracy", "s_init": "$S_{init}$",
-    "parameter_norm": "$\\|\\theta\\|^2$", "parameter_distance": "$\\|\\theta-\\theta_0\\|^2$", "nc1": "NC1",
-    "nc2_equinorm": "NC2, norms", "nc2_equiangular": "NC2, angles", "nc3": "NC3", "train_loss": "training loss",
-    "test_loss": "test loss", "output_condition": "$\\sigma_1/\\sigma_r$ of the outputs", "output_rank": "rank of the outputs",
-    "target_alignment": "kernel-target alignment", "loss": "loss",
-}  # fmt: skip
 ACCURACIES = {"train_accuracy": FAINT, "test_accuracy": INK, "accuracy": INK}
 
 
@@ -57,18 +50,18 @@ def plot_series(series: Series, path: str | os.PathLike[str] | None = None, *, m
     axes[1].plot(*_known(series, "output_rank"), color=COLOURS[2], lw=1.6, marker="o", ms=3)
     axes[1].set_ylim(0, 1.1 * max(1.0, *series["output_rank"][known]))
     axes[1].yaxis.get_major_locator().set_params(integer=True)
-    heading(axes[1], TITLES["output_rank"])
+    heading(axes[1], entry("output_rank").title)
     for measure in training:
         axes[2].plot(
             *_known(series, measure), color=ACCURACIES.get(measure, INK), lw=1.6, marker="o", ms=3,
-            label=TITLES.get(measure, measure),
+            label=entry(measure).title,
         )  # fmt: skip
     for axis in axes:
         over_steps(axis, series.steps)
         quiet(axis)
     if training:
         axes[2].set_ylim(0, None if training == ["loss"] else 1.03)
-        heading(axes[2], " · ".join(TITLES.get(m, m) for m in training))
+        heading(axes[2], " · ".join(entry(m).title for m in training))
     if len(training) > 1:
         axes[2].legend(frameon=False, fontsize=8)
     if with_curves:

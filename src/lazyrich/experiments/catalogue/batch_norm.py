@@ -89,7 +89,7 @@ EXPERIMENT = Experiment(
     varied="the normalisation of VGG16, and the loss",
     setups=setups,
     rows=rows,
-    columns={"σ₁/σ_r": "output_condition"},
+    columns=("output_condition",),
     claims=(
         Claim(
             "with batch norm D_LR is at least 0.1 lower (cross-entropy)",

@@ -65,7 +65,7 @@ EXPERIMENT = Experiment(
     question="does D_LR see neural collapse come?",
     varied="time, past zero training error",
     setups=setups,
-    columns={"NC1": "nc1", "NC2 norms": "nc2_equinorm", "NC2 angles": "nc2_equiangular", "NC3": "nc3"},
+    columns=COLLAPSE,
     claims=(
         Claim(
             "the training set is fitted and D_LR ends low",

@@ -77,7 +77,7 @@ EXPERIMENT = Experiment(
     question="in which order do features gain strength and quality, and how many come into use?",
     varied="time, for three networks",
     setups=setups,
-    columns={"quality, first 10": "quality_of_the_first_10", "utilization, first 10": "utilization_of_the_first_10"},
+    columns=("quality_of_the_first_10", "utilization_of_the_first_10"),
     claims=(
         Claim(
             "stronger features gain quality first",

@@ -104,7 +104,7 @@ EXPERIMENT = Experiment(
     setups=setups,
     rows=rows,
     remarks=remarks,
-    columns={"σ₁/σ_r": "output_condition", "at rtol 0.1": "low_rank_at_0.1"},
+    columns=("output_condition", "low_rank_at_0.1"),
     claims=(
         Claim(
             "squared loss: the training set is fitted long before the test set",

@@ -70,7 +70,7 @@ EXPERIMENT = Experiment(
     varied="α in the loss (f - y/α)²",
     setups=setups,
     rows=rows,
-    columns={"S_init": "s_init", "‖θ‖²": "parameter_norm", "NC1": "nc1"},
+    columns=("s_init", "parameter_norm", "nc1"),
     claims=(
         Claim(
             "D_LR grows with α when the training set is first fitted",

@@ -81,7 +81,7 @@ EXPERIMENT = Experiment(
     question="how do D_LR and the three curves move with the number of training images?",
     varied="training images, network and data set",
     setups=setups,
-    columns={"held-out quality, first 10": "held_out_quality_of_the_first_10"},
+    columns=("held_out_quality_of_the_first_10",),
     claims=(
         Claim(
             "more images, better test accuracy",

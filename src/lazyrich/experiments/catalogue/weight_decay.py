@@ -67,13 +67,7 @@ EXPERIMENT = Experiment(
     question="which measures mistake weight decay for richness?",
     varied="weight decay, for two networks",
     setups=setups,
-    columns={
-        "S_init": "s_init",
-        "‖θ‖²": "parameter_norm",
-        "‖θ-θ₀‖²": "parameter_distance",
-        "NC1": "nc1",
-        "alignment": "target_alignment",
-    },
+    columns=("s_init", "parameter_norm", "parameter_distance", "nc1", "target_alignment"),
     claims=(
         Claim(
             "the norm of the parameters, their distance from the start and NC1 move by half and more (MLP)",

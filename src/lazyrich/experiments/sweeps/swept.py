@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ...results.text import aligned
+from ..._support.text import ruled
+from ...results.catalogue import entry
 from ..experiment import Experiment, Preset
-from ..run import COLUMNS, mean_and_sd
+from ..run import COLUMNS
 from ..runs import Run, RunFolder
 from ..setup import Setup
 from .grid import Point
@@ -60,24 +59,22 @@ def table_text(
 
     A field that has one value at all points is said above.
     """
-    columns = {**COLUMNS, **experiment.columns}
+    columns = (*COLUMNS, *experiment.columns)
     lines: dict[tuple[Point, str], list[Run]] = {}
     for name, run in planned.items():
         lines.setdefault((run.point, run.condition), []).extend([read[name]] if name in read else [])
     points = [point.cells for point, _ in lines]
     names = [name for name, value in points[0].items() if any(point[name] != value for point in points)]
     same = ", ".join(f"{name}={value}" for name, value in points[0].items() if name not in names)
-    cells = [[*names, "condition", "seeds", *columns]]
+    cells = [[*names, "condition", "seeds", *(entry(measure).symbol for measure in columns)]]
     for (point, condition), runs in lines.items():
-        values = [mean_and_sd(np.array([run.last(m) for run in runs]), m) for m in columns.values()]
+        values = [entry(measure).over_seeds([run.last(measure) for run in runs]) for measure in columns]
         cells.append([*(point.cells[name] for name in names), condition, str(len(runs)), *values])
-    table = aligned(cells)
-    table.insert(1, "─" * max(map(len, table)))
     text = [
         f"{experiment.name} ({preset}), {len(planned)} runs: {experiment.question}",
         *([f"everywhere {same}"] if same else []),
         "",
-        *table,
+        *ruled(cells),
     ]
     again = [name for name in outcome.lost if name not in outcome.failed]
     if again:
