@@ -31,7 +31,8 @@ from .measurement.measure import collect, measure
 from .measurement.null import Null, NullDistribution, null_distribution
 from .results.richness import Comparison, LayerRichness, Richness, load, table
 from .results.series import Evaluation, Series
-from .training.monitor import Monitor, crosses, falls
+from .training.alarms import crosses, falls
+from .training.monitor import Monitor
 from .training.trace import trace
 
 if _TYPE_CHECKING:

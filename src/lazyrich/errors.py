@@ -1,8 +1,8 @@
-"""The errors that the library raises by name; each message says what was given and how to mend it."""
+"""The errors of the library; each message says what was wrong and what to do."""
 
 
 class HeadError(LookupError):
-    """No head was found, or more than one; the message lists the candidates."""
+    """No head was found, or more than one head; the message lists the candidates."""
 
 
 class DataError(ValueError):
@@ -18,20 +18,20 @@ class DegenerateError(DataError):
 
 
 class NondeterminismError(ValueError):
-    """The data or the model give something else the second time; the message names which, and the module."""
+    """The data or the model are not deterministic; the message names which, and the module."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is missing, unsafe to load, or does not fit the model."""
+    """A checkpoint is missing, is unsafe to load, or does not fit the model."""
 
 
 class MissingExtraError(ImportError):
-    """An optional dependency is needed; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra that installs it."""
 
 
 class RankWarning(UserWarning):
-    """D_LR depends on which small output directions are counted; see ``low_rank_band``."""
+    """D_LR depends on how many small output directions are counted; see ``low_rank_band``."""
 
 
 class ConvergenceWarning(UserWarning):
-    """The leading part of a large spectrum was not found to its tolerance; the message says how far off it is."""
+    """The leading part of a large spectrum did not converge to its tolerance; the message gives the error that remains."""

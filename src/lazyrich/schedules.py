@@ -1,4 +1,4 @@
-"""When to measure: any function of the moment will do, and these are the usual ones."""
+"""When to measure. A schedule is any function of a ``Moment``; these are the usual ones."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Moment:
-    """Where training is, and what measuring has cost.
+    """The state of training, and the time that measuring has taken.
 
     Attributes:
-        step: optimizer steps that were done.
+        step: number of optimizer steps done.
         epoch: as the caller counts them, or None.
-        loss: as the caller gave it, a number or a 0-d tensor, or None.
-        seconds, spent: since the monitor began, and how much of that it has taken itself.
+        loss: as the caller passed it, a number or a 0-d tensor, or None.
+        seconds: time since the monitor was created.
+        spent: seconds of that time that went into measuring.
         cost: seconds that the last evaluation took.
         previous: the moment of the last evaluation, None before the first.
     """
@@ -31,7 +32,7 @@ class Moment:
 
 
 Schedule = Callable[[Moment], bool]
-BY_STEP = "_by_step"  # marks schedules that look at steps and epochs alone: every process decides alike
+BY_STEP = "_by_step"  # marks a schedule that depends on steps and epochs only: all processes decide alike
 
 
 def _by_step(schedule: Schedule) -> Schedule:
@@ -40,14 +41,14 @@ def _by_step(schedule: Schedule) -> Schedule:
 
 
 def every(steps: int) -> Schedule:
-    """Every so many steps, and at the start.
+    """At step 0 and then every ``steps`` steps.
 
     >>> due = [step for step in range(8) if every(3)(Moment(step))]
     >>> due
     [0, 3, 6]
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"every: steps must be a whole number from 1, got {steps!r}")
+        raise ValueError(f"every: steps must be an integer of at least 1, got {steps!r}")
     return _by_step(lambda moment: moment.step % steps == 0)
 
 
@@ -63,7 +64,7 @@ def at(*steps: int) -> Schedule:
 
 
 def log_spaced(per_decade: int = 8) -> Schedule:
-    """At 0, 1 and then a constant factor apart, so many in every factor of ten.
+    """At step 0, at step 1, and then a constant factor apart: ``per_decade`` evaluations in each factor of ten.
 
     >>> due = [step for step in range(101) if log_spaced(2)(Moment(step))]
     >>> due
@@ -76,16 +77,16 @@ def log_spaced(per_decade: int = 8) -> Schedule:
 
 def _log_spaced_up_to(step: int, per_decade: int) -> int:
     """The last log-spaced step that is not after ``step``."""
-    place = math.floor(math.log10(step) * per_decade) + 1
-    return max(s for k in (place - 2, place - 1, place) if (s := round(10 ** (k / per_decade))) <= step)
+    index = math.floor(math.log10(step) * per_decade) + 1
+    return max(s for k in (index - 2, index - 1, index) if (s := round(10 ** (k / per_decade))) <= step)
 
 
 def epochs(count: int = 1) -> Schedule:
-    """After every so many epochs: at the first step whose epoch, counted from 0, is that far from the last evaluation's."""
+    """Every ``count`` epochs: at the first step whose epoch is at least ``count`` after that of the last evaluation."""
 
     def due(moment: Moment) -> bool:
         if moment.epoch is None:
-            raise ValueError("epochs: monitor.step was not told the epoch; call monitor.step(epoch=…)")
+            raise ValueError("epochs: the schedule needs the epoch; call monitor.step(epoch=…)")
         before = -count if moment.previous is None else moment.previous.epoch or 0
         return moment.epoch >= before + count
 
@@ -93,17 +94,17 @@ def epochs(count: int = 1) -> Schedule:
 
 
 def loss_falls(factor: float = 0.5) -> Schedule:
-    """Whenever the loss has fallen to ``factor`` of what it was at the last evaluation.
+    """Whenever the loss is at most ``factor`` times the loss at the last evaluation.
 
     >>> loss_falls()(Moment(9, loss=0.4, previous=Moment(3, loss=1.0)))
     True
     """
     if not 0 < factor < 1:
-        raise ValueError(f"loss_falls: factor must lie between 0 and 1, got {factor!r}")
+        raise ValueError(f"loss_falls: factor must be between 0 and 1, got {factor!r}")
 
     def due(moment: Moment) -> bool:
         if moment.loss is None:
-            raise ValueError("loss_falls: monitor.step was not told the loss; call monitor.step(loss=…)")
+            raise ValueError("loss_falls: the schedule needs the loss; call monitor.step(loss=…)")
         before = None if moment.previous is None else moment.previous.loss
         return before is None or float(moment.loss) <= factor * float(before)
 
@@ -111,13 +112,13 @@ def loss_falls(factor: float = 0.5) -> Schedule:
 
 
 def within(share: float = 0.015, per_decade: int = 8) -> Schedule:
-    """Log-spaced, but an evaluation waits until measuring has taken no more than ``share`` of the time.
+    """At log-spaced steps, but an evaluation waits until measuring stays within ``share`` of the time.
 
-    This evaluation is counted, and the one when the monitor closes, which is taken however little time is left for it.
-    How often that is depends on the machine; what is measured does not.
+    That share counts the evaluation itself and one more: a monitor always measures when it is closed. The steps therefore
+    depend on the speed of the machine; the measures do not.
     """
     if not 0 < share <= 1:
-        raise ValueError(f"within: share must lie between 0 and 1, got {share!r}")
+        raise ValueError(f"within: share must be between 0 and 1, got {share!r}")
 
     def due(moment: Moment) -> bool:
         if moment.previous is None:
@@ -130,11 +131,11 @@ def within(share: float = 0.015, per_decade: int = 8) -> Schedule:
 
 
 def any_of(*schedules: Schedule) -> Schedule:
-    """Whenever one of them is due."""
+    """Whenever one of the schedules is due."""
     together: Schedule = lambda moment: any(schedule(moment) for schedule in schedules)  # noqa: E731
     return _by_step(together) if all(decided_by_step(s) for s in schedules) else together
 
 
 def decided_by_step(schedule: Schedule) -> bool:
-    """Whether every process of a group comes to the same answer by itself."""
+    """Whether all processes of a group decide alike without asking one another."""
     return bool(getattr(schedule, BY_STEP, False))

@@ -42,7 +42,7 @@ MISTAKES = [  # arguments, exit status, what the sentence is, as a regular expre
         "--class-balanced needs class labels.*",
     ),
     (["measure", MODEL, "--data", "userproject:build_once", "--nc4"], 1, "--nc4 takes a second pass.*"),
-    (TRACE, 1, "--out taken holds a series already: pass --resume to continue it, or another --out"),
+    (TRACE, 1, "taken holds a series already: pass --resume to continue, or another --out"),
     ([*TRACE, "--resume", "--num-samples", "1"], 1, "--num-samples must be at least 2, got 1"),
     ([*TRACE, "--resume", "--steps", "1", "2"], 1, "--steps: 2 were given for 1 checkpoints .*"),
     (["trace", MODEL, "last.pt", "--data", DATA, "--out", "new"], 1, "the name of last.pt holds no number .* or pass --steps"),

@@ -200,7 +200,7 @@ class TestInterrupted:
         assert run(tmp_path, resume=True) == whole[1]
 
     def test_the_folder_is_taken(self, whole):
-        with pytest.raises(DataError, match="holds runs already: pass resume=True to continue them, or another out="):
+        with pytest.raises(DataError, match="holds runs already: pass resume=True to continue, or another out="):
             run(whole[0])
 
     def test_another_setup(self, tmp_path):

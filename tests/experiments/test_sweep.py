@@ -237,7 +237,7 @@ class TestSweep:
         assert lines[1] == "everywhere optimizer.rate=0.003"
         assert lines[3].split()[:2] == ["condition", "seeds"]
         first = numbers(out)
-        with pytest.raises(DataError, match="holds runs already: pass resume=True to continue them, or another out="):
+        with pytest.raises(DataError, match="holds runs already: pass resume=True to continue, or another out="):
             sweep(out, rates=("0.003",))
         swept = sweep(out, rates=("0.003", "0.004"), seeds=2, resume=True, progress=True)
         assert len(trained(log)) == swept.runs == 4

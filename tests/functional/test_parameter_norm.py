@@ -79,6 +79,13 @@ def test_names_of_owners_whatever_wraps_them():
     assert list(parameter_norm(inner).layers) == ["(the model itself)"]
 
 
+def test_a_part_of_the_network_that_is_called_module():
+    model = nn.Module()
+    model.weight, model.module = nn.Parameter(torch.ones(2)), nn.Linear(3, 1, bias=False)
+    nn.init.constant_(model.module.weight, 2.0)
+    assert parameter_norm(model).squared_norm == 2 * 1 + 3 * 4
+
+
 def test_a_parameter_shared_among_processes_is_put_together():
     class Shard(nn.Parameter):
         def full_tensor(self):

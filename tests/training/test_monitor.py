@@ -229,17 +229,17 @@ class TestWhen:
     @pytest.mark.parametrize(
         ("make", "message"),
         [
-            (lambda: schedules.every(0), "every: steps must be a whole number from 1, got 0"),
+            (lambda: schedules.every(0), "every: steps must be an integer of at least 1, got 0"),
             (lambda: schedules.every(2.5), "got 2.5"),
             (lambda: schedules.log_spaced(0), "per_decade must be at least 1"),
-            (lambda: schedules.loss_falls(1.0), "factor must lie between 0 and 1, got 1.0"),
-            (lambda: schedules.within(2.0), "share must lie between 0 and 1, got 2.0"),
-            (lambda: Monitor(network(), images(), every=0), "whole number from 1, got 0"),
+            (lambda: schedules.loss_falls(1.0), "factor must be between 0 and 1, got 1.0"),
+            (lambda: schedules.within(2.0), "share must be between 0 and 1, got 2.0"),
+            (lambda: Monitor(network(), images(), every=0), "an integer of at least 1, got 0"),
             (lambda: Monitor(network(), images(), preset="all"), "preset must be one of light, standard, full, got 'all'"),
             (lambda: Monitor(network(), images(), num_samples=1), "num_samples must be at least 2"),
             (lambda: Monitor(network(), images(), resume=True), "resume=True needs out"),
             (lambda: Monitor(network(), []), "data gave no samples to keep as a probe set"),
-            (lambda: Monitor(network(), every=1).step(), "the monitor has no data: give it a probe set"),
+            (lambda: Monitor(network(), every=1).step(), "the monitor has no data: pass a probe set"),
             (lambda: Monitor(network(), every=1).close(), "nothing to measure: no step was taken with a batch"),
             (lambda: Monitor(network(), images(), every=schedules.epochs()).step(), r"call monitor.step\(epoch=…\)"),
             (lambda: Monitor(network(), images(), every=schedules.loss_falls()).step(), r"call monitor.step\(loss=…\)"),
@@ -330,5 +330,5 @@ class TestKilled:
 
     def test_a_folder_that_is_taken(self, tmp_path):
         Monitor(network(), images(), out=tmp_path)
-        with pytest.raises(DataError, match="holds a series already: pass resume=True"):
+        with pytest.raises(DataError, match="holds a series already: pass resume=True to continue, or another out="):
             Monitor(network(), images(), out=tmp_path)

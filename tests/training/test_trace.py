@@ -161,9 +161,10 @@ class TestResume:
         trace(network(), folder, samples(), out=tmp_path / "out")
         saved(folder, (50,))
         loaded = []
-        load = lazyrich.model.checkpoints.load_checkpoint
-        module = sys.modules["lazyrich.training.trace"]
-        monkeypatch.setattr(module, "load_checkpoint", lambda model, path: (loaded.append(path.name), load(model, path)))
+        module = sys.modules["lazyrich.training.trace"]  # the package exports the function of this name
+        monkeypatch.setattr(
+            module, "load_checkpoint", lambda model, path: (loaded.append(path.name), load_checkpoint(model, path))
+        )
         s = trace(network(), folder, samples(), out=tmp_path / "out", resume=True)
         assert loaded == ["model_0000.pt", "model_0050.pt"]  # the first as the start
         assert s.steps.tolist() == [0, 50, 100]
@@ -197,13 +198,13 @@ class TestResume:
     def test_a_folder_that_is_taken(self, tmp_path):
         folder = saved(tmp_path / "c")
         trace(network(), folder, samples(), out=tmp_path / "out")
-        with pytest.raises(DataError, match="holds a series already: pass resume=True"):
+        with pytest.raises(DataError, match="holds a series already: pass resume=True to continue, or another out="):
             trace(network(), folder, samples(), out=tmp_path / "out")
         (tmp_path / "out/trace.json").write_text("[")
         with pytest.raises(DataError, match=r"trace\.json is not JSON.*delete its folder"):
             trace(network(), folder, samples(), out=tmp_path / "out", resume=True)
         (tmp_path / "out/trace.json").unlink()
-        with pytest.raises(DataError, match="holds a series that is no trace"):
+        with pytest.raises(DataError, match="holds a series that is not a trace"):
             trace(network(), folder, samples(), out=tmp_path / "out", resume=True)
 
 
@@ -290,6 +291,26 @@ class TestFormats:
         with pytest.raises(CheckpointError, match=r"c lacks secret\.safetensors"):
             load_checkpoint(network(), tmp_path / "c")
 
+    @pytest.mark.parametrize("written", ["module.0.weight", "0._orig_mod.weight", "net.0.weight", "net._orig_mod.0.weight"])
+    @pytest.mark.parametrize("wanted", ["plain", "module"])
+    def test_names_that_wrappers_and_trainers_add_to(self, tmp_path, written, wanted):
+        torch.save({written: torch.full((1, 2), 3.0)}, tmp_path / "weights.pt")
+        model = nn.Sequential(nn.Linear(2, 1, bias=False))
+        if wanted == "module":
+            outer = nn.Module()
+            outer.module = model
+            model = outer
+        load_checkpoint(model, tmp_path / "weights.pt")
+        assert next(model.parameters()).tolist() == [[3.0, 3.0]]
+
+    def test_names_of_which_one_is_called_module(self, tmp_path):
+        model = nn.Linear(2, 1, bias=False)
+        model.module = nn.Linear(2, 1, bias=False)
+        state = {"weight": torch.ones(1, 2), "module.weight": torch.zeros(1, 2)}
+        torch.save(state, tmp_path / "weights.pt")
+        load_checkpoint(model, tmp_path / "weights.pt")
+        assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
     @pytest.mark.filterwarnings("ignore")  # Lightning's own
     def test_checkpoints_of_lightning(self, tmp_path):
         import lightning as L  # noqa: N812
@@ -336,10 +357,7 @@ def data():
         assert shown.err == ""
         assert Path("out/series.png").read_bytes()[:4] == b"\x89PNG"
         assert main(command) == 1
-        assert (
-            "lazyrich: --out out holds a series already: pass --resume to continue it, or another --out"
-            in capsys.readouterr().err
-        )
+        assert "lazyrich: out holds a series already: pass --resume to continue, or another --out" in capsys.readouterr().err
         assert main([*command, "--resume"]) == 0
         assert main(["trace", "traced:build", "c/model_0005.pt", "c/model_0000.pt", "--steps", "9", "8",
                      "--data", "traced:data", "--out", "two"]) == 0  # fmt: skip

@@ -1,1 +1,1 @@
-"""What every room uses and what knows no model: files, stored values, text, extras, progress, processes."""
+"""What every room uses and what knows no model: nested values, files, stored values, text, extras, progress, processes."""

@@ -10,10 +10,10 @@ from ..errors import MissingExtraError
 
 
 def needs(module: str, extra: str) -> ModuleType:
-    """Imports an optional dependency, or says which extra brings it.
+    """Import an optional dependency.
 
     Raises:
-        MissingExtraError: the module is not installed.
+        MissingExtraError: it is not installed; the message names the extra that installs it.
     """
     try:
         return importlib.import_module(module)
@@ -22,10 +22,10 @@ def needs(module: str, extra: str) -> ModuleType:
 
 
 def wants(module: str, extra: str) -> None:
-    """Says which extra brings an optional dependency, where that is missing, but does not import it.
+    """Check for an optional dependency without importing it.
 
     Raises:
-        MissingExtraError: the module is not installed.
+        MissingExtraError: it is not installed; the message names the extra that installs it.
     """
     if importlib.util.find_spec(module) is None:
         raise _missing(module, extra)

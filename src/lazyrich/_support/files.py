@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are complete or do not exist."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import IO
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file through ``write``; a crash or a full disk leaves the old file or the new one, never half of one.
+    """Write a file through ``write``; a crash or a full disk leaves the old file or the new one, never a part of it.
 
     Raises:
-        OSError: it cannot be written; names the file, and what was written of it is gone.
+        OSError: it cannot be written; the message names the file, and nothing of it remains.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -25,25 +25,29 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except BaseException as error:
-        with suppress(OSError):  # where the folder is none, there is nothing to take away
+        with suppress(OSError):  # where there is no folder, there is no partial file
             partial.unlink()
-        if isinstance(error, OSError) or "write" in str(error):  # torch.save wraps what the disk says in a RuntimeError
+        if isinstance(error, OSError) or "write" in str(error):  # torch.save wraps the OSError in a RuntimeError
             raise OSError(getattr(error, "errno", None), f"cannot write {path}: {_reason(error)}") from error
         raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """The same for text."""
+    """Write a text file; a crash or a full disk leaves the old file or the new one."""
     write_whole(path, lambda file: file.write(text.encode()))
 
 
 def folder_name(name: str) -> str:
-    """A name as that of a folder: small letters, digits and points, all else a dash."""
+    """A folder name: lower-case letters, digits and dots; each run of other characters becomes a dash.
+
+    >>> folder_name("MLP, decay 1e-5")
+    'mlp-decay-1e-5'
+    """
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """A key that sorts 9 before 10.
+    """A sort key under which 9 comes before 10.
 
     >>> sorted(["step-10", "step-9", "step"], key=natural)
     ['step', 'step-9', 'step-10']

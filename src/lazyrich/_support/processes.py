@@ -1,4 +1,4 @@
-"""The processes that measure together: they agree again and again, so that trouble on one ends all and hangs none."""
+"""The processes that measure together. They agree at intervals, so that an error on one ends all, and none waits for ever."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Processes:
         self.together = together and dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
         self.rank, self.size = (dist.get_rank(group), dist.get_world_size(group)) if self.together else (0, 1)
         self._group = group
-        self._told = False
+        self._reported = False  # whether the others know of the error
         if self.together:
             on_gpu = dist.get_backend(group) == "nccl"
             self._device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
@@ -49,14 +49,14 @@ class Processes:
             x.copy_(moved)
 
     def in_step(self, stream: Iterable[Item], *, apart: int = AGREE_EVERY) -> Iterator[Item]:
-        """The stream, while the processes agree that all have more: before the first item, the second, the fourth, and so on.
+        """The items of the stream, as long as all processes have more; they agree before items 1, 2, 4, 8 and so on.
 
         Args:
-            apart: most items between two agreements. 1 where working on an item takes all processes; else what one process takes
-                longer for now another will take longer for then, and an error reaches the others some items later.
+            apart: maximum number of items between two agreements. 1 if all processes must work on an item together. A larger
+                number lets processes run ahead of one another; an error then reaches the others some items later.
 
         Raises:
-            DataError: on every process, if one runs out before the others.
+            DataError: on every process, if one has fewer items than the others.
         """
         if not self.together:
             yield from stream
@@ -67,7 +67,7 @@ class Processes:
             if item is None or count == following:
                 states, counts = zip(*self._agree(_FINISHED if item is None else _GOES_ON, count), strict=True)
                 if _FINISHED in states and (_GOES_ON in states or len(set(counts)) > 1):
-                    self._told = True
+                    self._reported = True
                     first = min(c for c, s in zip(counts, states, strict=True) if s == _FINISHED)
                     ended = [rank for rank, s in enumerate(states) if s == _FINISHED and counts[rank] == first]
                     raise DataError(
@@ -83,22 +83,22 @@ class Processes:
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:
-        """An error inside ends every process with an error."""
+        """Raise an error on every process if one is raised inside on this one."""
         try:
             yield
         except Exception as error:
-            if self.together and not self._told:
+            if self.together and not self._reported:
                 self._agree(_FAILED, error=error)
             raise
 
     def _agree(self, state: int, count: int = 0, error: Exception | None = None) -> list[tuple[int, int]]:
-        """The state of every process, and how many items it has gone through."""
+        """The state of every process, and how many items it has processed."""
         mine = torch.tensor([state, count], device=self._device)
         states = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(states, mine, group=self._group)
         listed = [(int(state), int(count)) for state, count in torch.stack(states).tolist()]
         if any(state == _FAILED for state, _ in listed):
-            self._told = True
+            self._reported = True
             messages = self._gathered(None if error is None else f"{type(error).__name__}: {error}")
             if error is None:
                 failed = next(rank for rank, message in enumerate(messages) if message is not None)

@@ -1,4 +1,4 @@
-"""The one progress object: off by default in the library, on in the command line."""
+"""The progress bar: off by default in the library, on by default on the command line."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .text import plain
 
 
 class Bar(Protocol):
-    """What a step of work reports to."""
+    """What work reports its progress to."""
 
     def update(self, n: int = 1) -> Any:
-        """Counts ``n`` more done."""
+        """Count ``n`` more units as done."""
         ...
 
     def text(self, text: str) -> None:
-        """Says what is being done."""
+        """Show what is being done."""
         ...
 
     def note(self, text: str) -> None:
-        """Says how it goes."""
+        """Show an intermediate result."""
         ...
 
 
@@ -53,7 +53,7 @@ class _Shown:
 
 @contextmanager
 def progress_bar(show: bool, *, total: int | None, text: str, unit: str, done: int = 0) -> Iterator[Bar]:
-    """A bar on standard error, or nothing; what was ``done`` before counts as done, and not to the speed."""
+    """A bar on standard error, or nothing. The units in ``done`` were done before, so they do not count towards the speed."""
     if not show:
         yield _Silent()
         return

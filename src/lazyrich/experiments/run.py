@@ -16,12 +16,12 @@ from typing import Any
 from .._support.extras import needs
 from .._support.files import folder_name, write_text
 from .._support.progress import progress_bar
+from .._support.resume import check_free
 from .._support.text import ruled
-from ..errors import DataError
 from ..results.catalogue import entry
 from .experiment import Experiment, Preset, Results
 from .ingredients.images import data_folder
-from .runs import RunFolder
+from .runs import RunFolder, holds_runs
 from .setup import Setup
 from .training import train
 
@@ -67,8 +67,7 @@ def run_experiment(
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     needs("matplotlib", "experiments")
-    if (out / "runs").is_dir() and any((out / "runs").iterdir()) and not resume:
-        raise DataError(f"{out} holds runs already: pass resume=True to continue them, or another out=")
+    check_free(out, holds_runs(out), resume, "runs")
     setups = experiment.setups(preset)
     root = data_folder(data)
     fabric = fabric_on(machine)

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from .._support.files import write_text, write_whole
+from .._support.resume import check_same
 from .._support.stored import number, read_object
 from ..errors import DataError
-from ..results.series import Evaluation, Series, SeriesFolder, unlike
+from ..results.series import Evaluation, Series, SeriesFolder
 from .setup import Setup
 
 
@@ -45,16 +46,11 @@ class RunFolder:
             DataError: it holds another run.
         """
         ours = {"seed": seed, **setup.to_dict()}
-        text = json.dumps(ours, indent=1) + "\n"
         path = self.path / "setup.json"
-        if not path.is_file():
-            write_text(path, text)
-            return
-        difference = unlike(read_object(path), json.loads(text))
-        if difference:
-            raise DataError(
-                f"{self.path} holds a run with another setup: {difference}; choose another out=, or delete that folder"
-            )
+        if path.is_file():
+            check_same(self.path, read_object(path), ours, "a run with another setup")
+        else:
+            write_text(path, json.dumps(ours, indent=1) + "\n")
 
     def resume(self, network: nn.Module, optimizer: Any, fabric: Any) -> int:
         """Loads the checkpoint, drops what was measured after it, and returns its step; 0 where there is none."""
@@ -125,6 +121,11 @@ class RunFolder:
                 f"{self.path}/evaluations.jsonl holds {len(series)} evaluations for {self.evaluations}: "
                 f"delete {self.path} to run it anew"
             )
+
+
+def holds_runs(out: Path) -> bool:
+    """Whether an evaluation of any run is stored in the output folder of an experiment or a sweep."""
+    return next((out / "runs").rglob("evaluations.jsonl"), None) is not None
 
 
 class Run(Series):

@@ -8,9 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .._support.names import without_wrappers
 from ..errors import DataError, NonFiniteError
-
-_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,12 @@ def parameter_norm(model: nn.Module, start: nn.Module | Mapping[str, Tensor] | N
         >>> found.squared_norm, found.squared_distance
         (19.0, 18.0)
     """
-    now = {_plain(name): _whole(x) for name, x in model.named_parameters()}
+    now = _by_inner_name(dict(model.named_parameters()))
     if not now:
         raise DataError(f"{type(model).__name__} has no parameters")
     then = None
     if start is not None:
-        given = start.named_parameters() if isinstance(start, nn.Module) else start.items()
-        then = {_plain(name): _whole(x) for name, x in given}
+        then = _by_inner_name(dict(start.named_parameters()) if isinstance(start, nn.Module) else start)
         differing = [name for name, x in now.items() if name not in then or then[name].shape != x.shape]
         if isinstance(start, nn.Module):
             differing += [name for name in then if name not in now]
@@ -101,6 +99,12 @@ def parameter_norm(model: nn.Module, start: nn.Module | Mapping[str, Tensor] | N
     )
 
 
+def _by_inner_name(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters by their names in the network inside all wrappers."""
+    inner = without_wrappers(parameters)
+    return {inner[name]: _whole(x) for name, x in parameters.items()}
+
+
 def _whole(x: Tensor) -> Tensor:
     """A parameter that processes share among them (DTensor), put together."""
     gather = getattr(x, "full_tensor", None)
@@ -109,10 +113,3 @@ def _whole(x: Tensor) -> Tensor:
 
 def _squared_norm(x: Tensor) -> float:
     return float(x.double().square().sum())
-
-
-def _plain(name: str) -> str:
-    """A parameter's name without what wrappers put into it."""
-    for wrapper in _WRAPPERS:
-        name = name.removeprefix(wrapper).replace("." + wrapper, ".")
-    return name

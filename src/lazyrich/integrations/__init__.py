@@ -1,1 +1,1 @@
-"""The monitor as a callback of others' training loops; each module needs its library and nothing imports it for you."""
+"""The monitor as a callback of other training loops. Import the module of your library; the package does not."""

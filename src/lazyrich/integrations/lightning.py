@@ -1,4 +1,4 @@
-"""The monitor as a callback of Lightning's Trainer."""
+"""The monitor as a callback of Lightning's ``Trainer``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .monitored import Monitored
 
 needs("lightning", "lightning")
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the import itself is not always clean
+    warnings.simplefilter("ignore")  # the import itself may warn
     from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class RichnessCallback(Monitored, Callback):
-    """Measures during ``trainer.fit`` and logs through every logger of the trainer, as ``richness/low_rank`` and so on.
+    """Measure during ``trainer.fit`` and log through every logger of the trainer, as ``richness/low_rank`` and so on.
 
-    Every process contributes its share of the probe set and has the same numbers; the loggers write them once. A fit that goes
-    on from a checkpoint goes on with the series in ``out``.
+    Each process measures its share of the probe set and gets the same numbers; the loggers write them once. A fit that is
+    resumed from a checkpoint continues the series in ``out``.
 
     Args:
         data: the probe set, as for :class:`lazyrich.Monitor`; None: the training batches themselves.
@@ -37,19 +37,19 @@ class RichnessCallback(Monitored, Callback):
         self.data = data
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures the network as it is before the first step."""
+        """Measure the network before the first step."""
         self.begin(pl_module, self.data, trainer.global_step)
         self._log(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """One step further, unless gradients are still being accumulated."""
+        """Count the step, unless gradients are still being accumulated."""
         if trainer.global_step != self.running.now:
             loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
             self.running.step(trainer.global_step, loss=loss, epoch=trainer.current_epoch, batch=batch)
             self._log(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures the trained network."""
+        """Measure the trained network."""
         self.running.close()
         self._log(trainer)
 

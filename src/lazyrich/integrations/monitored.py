@@ -1,4 +1,4 @@
-"""What the callbacks share: a monitor that begins with training, and what of it was not logged yet."""
+"""What the callbacks share: a monitor that starts with training, and the evaluations that were not logged yet."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..training.monitor import Monitor
 
 PREFIX = "richness/"
 OPTIONS = ("every", "preset", "out", "num_samples", "head", "alarms")
-_NOT_LOGGED = {"loss", "epoch", "seconds"}  # the trainer's own business
+_NOT_LOGGED = {"loss", "epoch", "seconds"}  # the trainer logs these itself
 
 
 class Monitored:
-    """A monitor to come.
+    """Options of a monitor, and the monitor once training has started.
 
     Attributes:
-        monitor: that of the last training, None before the first.
+        monitor: the monitor of the last training, None before the first.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -31,19 +31,19 @@ class Monitored:
 
     @property
     def running(self) -> Monitor:
-        """The monitor of the training that goes on."""
+        """The monitor of the current training."""
         if self.monitor is None:
             raise RuntimeError("RichnessCallback: training has not started")
         return self.monitor
 
     def begin(self, model: nn.Module, data: Any, step: int) -> None:
-        """Training begins, or goes on after ``step``."""
+        """Start a monitor, after ``step`` optimizer steps; after the first step it continues the series in ``out``."""
         resume = bool(step and self._options.get("out"))
         self.monitor = Monitor(model, data, step=step, resume=resume, **self._options)
-        self._logged = sum(found.step < step for found in self.monitor.evaluations)
+        self._logged = sum(evaluation.step < step for evaluation in self.monitor.evaluations)
 
     def to_log(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Step and numbers of the evaluations that were not asked for before, under the names that loggers show."""
-        for found in self.running.evaluations[self._logged :]:
+        """Step and numbers of each new evaluation, under the names that loggers show."""
+        for evaluation in self.running.evaluations[self._logged :]:
             self._logged += 1
-            yield found.step, {PREFIX + name: value for name, value in found.values.items() if name not in _NOT_LOGGED}
+            yield evaluation.step, {PREFIX + name: value for name, value in evaluation.values.items() if name not in _NOT_LOGGED}

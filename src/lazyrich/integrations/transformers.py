@@ -1,4 +1,4 @@
-"""The monitor as a callback of Transformers' Trainer."""
+"""The monitor as a callback of Transformers' ``Trainer``."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from .monitored import Monitored
 needs("transformers", "transformers")
 from transformers import Trainer, TrainerCallback  # noqa: E402
 
-_LABELS = ("label", "label_ids")  # what collators turn into labels
+_LABELS = ("label", "label_ids")  # a collator renames these to labels
 
 
 class RichnessCallback(Monitored, TrainerCallback):
-    """Measures during ``trainer.train`` and logs through the trainer: its history, TensorBoard, whatever it reports to.
+    """Measure during ``trainer.train`` and log through the trainer: to its history, TensorBoard, and whatever it reports to.
 
-    Steps are the optimizer's, however many gradients are accumulated.
+    A step is an optimizer step, however many gradients are accumulated.
 
     Args:
-        trainer: the trainer to which it is added: ``trainer.add_callback(RichnessCallback(trainer))``.
-        data: the probe set: a dataset of samples, which are collated as the trainer does, or a DataLoader of batches. By default
-            the trainer's evaluation set, and where it has none its training set.
+        trainer: the trainer that gets the callback: ``trainer.add_callback(RichnessCallback(trainer))``.
+        data: the probe set: a dataset of samples, which are collated as the trainer does it, or a DataLoader of batches. By
+            default the trainer's evaluation set, or else its training set.
         **options: as for :class:`lazyrich.Monitor`: ``every``, ``preset``, ``out``, ``num_samples``, ``head``, ``alarms``.
 
     Attributes:
         monitor: the monitor of the last training, None before the first.
 
     Raises:
-        TypeError: ``trainer`` is not a Trainer; an option that is not there.
+        TypeError: ``trainer`` is not a Trainer; an option has an unknown name.
     """
 
     def __init__(self, trainer: Trainer, data: Any = None, **options: Any) -> None:
@@ -45,17 +45,17 @@ class RichnessCallback(Monitored, TrainerCallback):
         self.trainer, self.data = trainer, data
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measures the network as it is before the first step."""
+        """Measure the network before the first step."""
         self.begin(self._model, self._probe(), state.global_step)
         self._log()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """One step further."""
+        """Count the step."""
         self.running.step(state.global_step, epoch=int(state.epoch or 0))
         self._log()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measures the trained network."""
+        """Measure the trained network."""
         self.running.close()
         self._log()
 
@@ -72,8 +72,8 @@ class RichnessCallback(Monitored, TrainerCallback):
     def _probe(self) -> Any:
         data = self.data
         if data is None:
-            given = self.trainer.eval_dataset
-            data = next(iter(given.values()), None) if type(given) is dict else given  # several sets by name
+            data = self.trainer.eval_dataset
+            data = next(iter(data.values()), None) if type(data) is dict else data  # of several named sets the first
             data = self.trainer.train_dataset if data is None else data
         if data is None:
             raise DataError("data: the trainer has neither an evaluation nor a training set; pass a probe set")
@@ -82,7 +82,7 @@ class RichnessCallback(Monitored, TrainerCallback):
         return DataLoader(cast(Any, data), batch_size=self.trainer.args.per_device_eval_batch_size, collate_fn=self._collated)
 
     def _collated(self, samples: list[Any]) -> Any:
-        """A batch as the trainer makes it: without the columns that the model does not take."""
+        """Collate a batch as the trainer does: without the columns that are no arguments of the model."""
         if self.trainer.args.remove_unused_columns:
             taken = {*inspect.signature(unwrapped(self._model).forward).parameters, *_LABELS, *self.trainer.label_names}
             samples = [

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from .._support.extras import needs
+from .._support.names import without_wrappers
 from .._support.stored import read_json
 from ..errors import CheckpointError, DataError
 
 _NESTED = ("state_dict", "model_state_dict", "model", "module", "weights")
-_PREFIXES = ("module.", "_orig_mod.")
 _WHOLE = ("model.safetensors", "pytorch_model.bin")  # what Transformers writes into a folder
 
 
@@ -78,19 +78,16 @@ def _parts(index: Path) -> list[Path]:
 
 def _named_as(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights under the model's names; those that are tied to one that is there, and were not saved twice, added."""
-    for prefix in _PREFIXES:
-        if state and all(name.startswith(prefix) for name in state):
-            state = _without(prefix, state)
     wanted = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    prefix = next(iter(state), "").partition(".")[0] + "."
-    if all(name.startswith(prefix) for name in state) and _without(prefix, state).keys() == wanted.keys():
-        state = _without(prefix, state)
+    own = {inner: name for name, inner in without_wrappers(wanted).items()}
+    inner = without_wrappers(state)
+    prefix = next(iter(inner.values()), "").partition(".")[0] + "."
+    if all(name.startswith(prefix) for name in inner.values()):
+        shorter = {name: value.removeprefix(prefix) for name, value in inner.items()}
+        inner = shorter if {*shorter.values()} == own.keys() else inner
+    state = {name if name in wanted else own.get(inner[name], name): value for name, value in state.items()}
     held = {_place(wanted[name]): value for name, value in state.items() if name in wanted}
     return state | {name: held[_place(value)] for name, value in wanted.items() if name not in state and _place(value) in held}
-
-
-def _without(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items()}
 
 
 def _place(value: Tensor) -> tuple[int, torch.Size, torch.device]:

@@ -212,11 +212,3 @@ class SeriesFolder:
 
 def _curves_path(folder: Path, step: int) -> Path:
     return folder / "curves" / f"step-{step:08d}.npz"
-
-
-def unlike(theirs: dict[str, Any], ours: dict[str, Any]) -> str | None:
-    """Which entries differ, with the first of them there and here; None where none does."""
-    keys = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
-    if not keys:
-        return None
-    return f"{', '.join(keys)} differ ({keys[0]} is {theirs.get(keys[0])} there and {ours.get(keys[0])} here)"

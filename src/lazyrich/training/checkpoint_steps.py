@@ -1,4 +1,4 @@
-"""Which checkpoints are meant, and the step of each, from their names."""
+"""The checkpoints that paths and patterns name, and the step of each, from its name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..model.checkpoints import is_checkpoint_folder
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
-_NO_WEIGHTS = re.compile(r"(optimizer|scheduler|scaler|rng_state\w*|training_args)\.(pt|pth|bin)")  # a trainer's other files
+_NO_WEIGHTS = re.compile(r"(optimizer|scheduler|scaler|rng_state\w*|training_args)\.(pt|pth|bin)")  # other files of a trainer
 _AFTER_STEP = re.compile(r"(?<![a-z])steps?[ =_-]?(\d+)", re.IGNORECASE)
-_WHOLE = re.compile(r"(?<!\d)(?<!\d\.)\d+(?!\.?\d)")  # no part of a decimal number
+_WHOLE = re.compile(r"(?<!\d)(?<!\d\.)\d+(?!\.?\d)")  # not a part of a decimal number
 
 
 def checkpoint_steps(checkpoints: Paths, steps: Sequence[int] | None = None) -> dict[int, Path]:
@@ -24,52 +24,52 @@ def checkpoint_steps(checkpoints: Paths, steps: Sequence[int] | None = None) -> 
 
     Args:
         checkpoints: files, folders as Transformers saves them, folders of those, or glob patterns.
-        steps: one for each; by default their names tell: the number after "step", or else the last whole number.
+        steps: one for each checkpoint; by default the number after "step" in its name, or else the last whole number in it.
 
     Raises:
-        CheckpointError: none there, no number in a name, two of the same step, or another number of ``steps``.
+        CheckpointError: no checkpoints, a name without a number, two checkpoints of one step, or too few or too many ``steps``.
     """
-    given = [checkpoints] if isinstance(checkpoints, (str, os.PathLike)) else list(checkpoints)
-    found = [path for one in given for path in _expanded(os.fspath(one))]
-    if not found:
+    patterns = [checkpoints] if isinstance(checkpoints, (str, os.PathLike)) else list(checkpoints)
+    paths = [path for pattern in patterns for path in _expanded(os.fspath(pattern))]
+    if not paths:
         raise CheckpointError("no checkpoints were given: name files, folders or a glob pattern")
     if steps is None:
-        numbers = [_step(path) for path in found]
-    elif len(steps) != len(found):
-        names = ", ".join(path.name for path in found)
-        raise CheckpointError(f"steps: {len(steps)} were given for {len(found)} checkpoints ({names}); give one for each")
+        numbers = [_step(path) for path in paths]
+    elif len(steps) != len(paths):
+        names = ", ".join(path.name for path in paths)
+        raise CheckpointError(f"steps: {len(steps)} were given for {len(paths)} checkpoints ({names}); give one for each")
     else:
         numbers = [int(step) for step in steps]
     if min(numbers) < 0:
         raise CheckpointError(f"steps: must not be negative, got {min(numbers)}")
-    at: dict[int, Path] = {}
-    for step, path in zip(numbers, found, strict=True):
-        if step in at:
-            raise CheckpointError(f"{at[step]} and {path} are both of step {step}: leave one out, or pass steps=")
-        at[step] = path
-    return dict(sorted(at.items()))
+    by_step: dict[int, Path] = {}
+    for step, path in zip(numbers, paths, strict=True):
+        if step in by_step:
+            raise CheckpointError(f"{by_step[step]} and {path} are both of step {step}: leave one out, or pass steps=")
+        by_step[step] = path
+    return dict(sorted(by_step.items()))
 
 
-def _expanded(given: str) -> Iterator[Path]:
-    """The checkpoints that one path or pattern names, in natural order."""
-    path = Path(given).expanduser()
+def _expanded(pattern: str) -> Iterator[Path]:
+    """The checkpoints that one path or glob pattern names, in natural order."""
+    path = Path(pattern).expanduser()
     if path.is_file():
         yield path
     elif path.is_dir():
         yield from _inside(path)
-    elif glob.has_magic(given):
-        matches = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - Path.glob takes no absolute one
+    elif glob.has_magic(pattern):
+        matches = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - Path.glob takes no absolute pattern
         matches = [match for match in matches if not _NO_WEIGHTS.fullmatch(match.name)]
         if not matches:
-            raise CheckpointError(f"checkpoints: nothing matches {given}")
+            raise CheckpointError(f"checkpoints: nothing matches {pattern}")
         for match in sorted(matches, key=lambda path: natural(str(path))):
             yield from [match] if match.is_file() else _inside(match)
     else:
-        raise CheckpointError(f"checkpoint {given} does not exist")
+        raise CheckpointError(f"checkpoint {pattern} does not exist")
 
 
 def _inside(folder: Path) -> list[Path]:
-    """The checkpoint folders in a folder, or itself if it is one, or else the files."""
+    """The checkpoint folders in a folder; else the folder itself, if it is one; else the checkpoint files in it."""
     entries = sorted(folder.iterdir(), key=lambda path: natural(str(path)))
     folders = [entry for entry in entries if entry.is_dir() and is_checkpoint_folder(entry)]
     if folders or is_checkpoint_folder(folder):

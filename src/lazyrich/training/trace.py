@@ -1,4 +1,4 @@
-"""A series of checkpoints, measured on the same data: the course of a training that is over."""
+"""A series from checkpoints: each is measured on the same data, after the training."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .._support.files import write_text
 from .._support.nested import tensors_in
 from .._support.progress import progress_bar
+from .._support.resume import check_free, check_same
 from .._support.stored import read_object
 from ..errors import DataError
 from ..measurement.measure import measure
@@ -25,10 +26,10 @@ from ..model.capture import unwrapped
 from ..model.checkpoints import load_checkpoint, weight_files
 from ..model.layers import Pooling
 from ..model.undisturbed import undisturbed
-from ..results.series import Evaluation, Series, SeriesFolder, evaluate, unlike
+from ..results.series import Evaluation, Series, SeriesFolder, evaluate
 from .checkpoint_steps import Paths, checkpoint_steps
 
-END = 1 << 20  # bytes at each end of a file that tell it from another
+END = 1 << 20  # bytes at each end of a file, which identify it
 
 
 def trace(
@@ -49,33 +50,33 @@ def trace(
     device: str | None = None,
     progress: bool = False,
 ) -> Series:
-    """Measures every checkpoint of a training on the same data.
+    """Measure every checkpoint of a training on the same data.
 
-    ``model`` itself stays as it is; the weights are loaded into a copy, one checkpoint after the other. Runs on one process.
+    ``model`` itself is unchanged: the weights are loaded into a copy, one checkpoint after the other. One process measures.
 
     Args:
         model: a network that the checkpoints fit.
         checkpoints: files (``.pt``, ``.pth``, ``.bin``, ``.ckpt``, ``.safetensors``), folders as Transformers saves them,
             folders of those, or glob patterns; one or several. They are ordered by step: the number after "step" in the name,
             or else the last whole number in it.
-        data: as for :func:`lazyrich.measure`; its first ``num_samples`` are drawn once.
-        out: a folder for the series; nothing is written without it.
-        resume: go on with what ``out`` holds: what was measured is not measured again.
-        steps: one for each checkpoint, in the order of the names, where the names do not tell.
-        start: the checkpoint of the start of training, for S_init and the parameters' distance. By default the one of step 0;
-            where there is none they are left out, for a later checkpoint is no start.
+        data: as for :func:`lazyrich.measure`; its first ``num_samples`` samples are read once.
+        out: folder for the series; by default nothing is written.
+        resume: continue the series in ``out``: checkpoints that were measured are not measured again.
+        steps: one for each checkpoint, in the order of the names, if the names do not contain it.
+        start: the checkpoint of the start of training, for S_init and the distance of the parameters. By default the one of
+            step 0; without it these measures are left out, because a later checkpoint is not the start.
         head, layers, pooling, class_balanced, nc4, device: as for :func:`lazyrich.measure`; ``head`` by its name.
-        num_samples: how many samples are measured.
-        progress: show a bar (needs ``lazyrich[cli]``).
+        num_samples: number of samples to measure.
+        progress: show a progress bar (needs ``lazyrich[cli]``).
 
     Returns:
         The series. A checkpoint of a dead or diverged network has a note instead of numbers.
 
     Raises:
-        CheckpointError: no checkpoints, steps that are unknown or taken twice, a file that is damaged or does not fit; what was
-            measured before it is kept.
-        DataError: as :func:`lazyrich.measure`; ``out`` holds a series and ``resume`` was not asked for, or one of other data,
-            another model, other options or other checkpoints.
+        CheckpointError: no checkpoints; steps that are unknown or occur twice; a file that is damaged or does not fit. The
+            evaluations before it are kept.
+        DataError: as for :func:`lazyrich.measure`; ``out`` holds a series and ``resume`` is False; it holds a series of other
+            data, another model, other options or other checkpoints.
 
     Example:
         >>> import tempfile, torch
@@ -97,15 +98,15 @@ def trace(
         raise TypeError(f"head must be a dotted name, got {type(head).__name__}: the weights are loaded into a copy of the model")
     if num_samples < 2:
         raise ValueError(f"num_samples must be at least 2, got {num_samples}")
-    found = checkpoint_steps(checkpoints, steps)
+    paths = checkpoint_steps(checkpoints, steps)
     with undisturbed(model, data, None):
         probe = frozen(data, num_samples)
-    first = found.get(0) if start is None else Path(start)
+    first = paths.get(0) if start is None else Path(start)
     options = {"head": head, "layers": layers, "pooling": pooling, "class_balanced": class_balanced, "nc4": nc4}
     about = {"model": _model_digest(model), "data": _data_digest(probe), **options}
     about |= {"start": None if first is None else _file_digest(first), "samples": sum(map(_size, probe))}
     folder = None if out is None else SeriesFolder(Path(out))
-    done = [] if folder is None else _claimed(folder, about, found, resume)
+    evaluations = [] if folder is None else _resumed(folder, about, paths, resume)
     network, beginning = copy.deepcopy(unwrapped(model)), None
     if first is not None:
         beginning = copy.deepcopy(network)
@@ -115,48 +116,40 @@ def trace(
         r = measure(network, probe, start=beginning, distributed=False, device=device, **options)
         return r.numbers(), r.curves()
 
-    known = {e.step for e in done}
-    with progress_bar(progress, total=len(found), text="tracing", unit=" checkpoints") as bar:
-        for step, path in found.items():
-            if step not in known:
+    done = {e.step for e in evaluations}
+    with progress_bar(progress, total=len(paths), text="tracing", unit=" checkpoints") as bar:
+        for step, path in paths.items():
+            if step not in done:
                 bar.text(path.name)
                 load_checkpoint(network, path)
-                done.append(_kept(evaluate(step, measured), folder))
-                bar.note(f"D_LR {done[-1].values.get('low_rank', float('nan')):.3f}")
+                evaluations.append(evaluate(step, measured))
+                if folder is not None:
+                    folder.add(evaluations[-1])
+                bar.note(f"D_LR {evaluations[-1].values.get('low_rank', float('nan')):.3f}")
             bar.update()
-    return Series(sorted(done, key=lambda e: e.step)) if folder is None else folder.read()
+    return Series(sorted(evaluations, key=lambda e: e.step)) if folder is None else folder.read()
 
 
-def _kept(found: Evaluation, folder: SeriesFolder | None) -> Evaluation:
-    if folder is not None:
-        folder.add(found)
-    return found
-
-
-def _claimed(folder: SeriesFolder, about: dict[str, Any], found: dict[int, Path], resume: bool) -> list[Evaluation]:
-    """What the folder holds of this trace; ``trace.json`` says in it what was measured, and of which checkpoints."""
+def _resumed(folder: SeriesFolder, about: Mapping[str, Any], paths: Mapping[int, Path], resume: bool) -> list[Evaluation]:
+    """The evaluations in the folder, whose ``trace.json`` describes what was measured and of which checkpoints."""
     path = folder.path / "trace.json"
-    held = folder.read().evaluations
-    other = f"name another out than {folder.path}, or delete that folder"
-    if held and not resume:
-        raise DataError(f"out={folder.path} holds a series already: pass resume=True to continue it, or another out=")
-    if held and not path.is_file():
-        raise DataError(f"out={folder.path} holds a series that is no trace: {other}")
-    ours = json.loads(json.dumps(about))
-    digests = {str(step): _file_digest(checkpoint) for step, checkpoint in found.items()}
-    if held:
-        theirs = read_object(path)
-        before = theirs.pop("checkpoints", None) or {}
-        difference = unlike(theirs, ours)
-        if difference:
-            raise DataError(f"out={folder.path} holds a trace of something else: {difference}; {other}")
-        for step in {str(e.step) for e in held} & {*digests}:
+    evaluations = folder.read().evaluations
+    check_free(folder.path, bool(evaluations), resume, "a series")
+    digests = {str(step): _file_digest(checkpoint) for step, checkpoint in paths.items()}
+    if evaluations:
+        other = f"pass another out=, or delete {folder.path}"
+        if not path.is_file():
+            raise DataError(f"{folder.path} holds a series that is not a trace: {other}")
+        stored = read_object(path)
+        before = stored.pop("checkpoints", None) or {}
+        check_same(folder.path, stored, about, "a trace of something else")
+        for step in {str(e.step) for e in evaluations} & {*digests}:
             if before.get(step) != digests[step]:
-                raise DataError(f"out={folder.path} holds step {step} of another checkpoint than {found[int(step)]}: {other}")
+                raise DataError(f"{folder.path} holds step {step} of another checkpoint than {paths[int(step)]}: {other}")
         digests = before | digests
-    folder.mend()  # also where the very first line was cut off, so that nothing is held
-    write_text(path, json.dumps({**ours, "checkpoints": digests}, indent=1) + "\n")
-    return list(held)
+    folder.mend()  # even without evaluations: the very first line may be incomplete
+    write_text(path, json.dumps({**about, "checkpoints": digests}, indent=1) + "\n")
+    return evaluations
 
 
 def _size(batch: Any) -> int:
@@ -164,7 +157,7 @@ def _size(batch: Any) -> int:
 
 
 def _model_digest(model: nn.Module) -> str:
-    """Of what the model is made, without its weights."""
+    """Digest of the architecture, without the weights."""
     shapes = [(name, tuple(value.shape)) for name, value in model.state_dict().items() if isinstance(value, Tensor)]
     return f"{type(unwrapped(model)).__name__} {_digest(repr(model).encode(), repr(shapes).encode())}"
 
@@ -179,7 +172,7 @@ def _data_digest(probe: list[Any]) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    """Tells checkpoints apart without reading them whole: size, and both ends, where formats keep checksums and weights."""
+    """Digest of the size and of both ends of the files, where formats store checksums and weights; reading all takes longer."""
     parts = []
     for file in weight_files(path):
         with file.open("rb") as content:

@@ -12,12 +12,13 @@ import torch
 from ..._support.extras import wants
 from ..._support.files import folder_name, write_text
 from ..._support.progress import Bar, progress_bar
+from ..._support.resume import check_free
 from ..._support.text import did_you_mean
 from ...errors import DataError
 from ..experiment import Experiment, Preset
 from ..ingredients.images import data_folder
 from ..run import Machine, about, fabric_on
-from ..runs import Run, RunFolder
+from ..runs import Run, RunFolder, holds_runs
 from ..setup import Setup
 from ..training import train
 from .grid import Point, read_grid
@@ -66,8 +67,7 @@ def sweep_experiment(
     points = read_grid(grid, _chosen(experiment.setups(preset), conditions))
     for module in ("ray", "filelock", "lightning"):  # the runs import it
         wants(module, "ray")
-    if not resume and next((out / "runs").rglob("evaluations.jsonl"), None) is not None:
-        raise DataError(f"{out} holds runs already: pass resume=True to continue them, or another out=")
+    check_free(out, holds_runs(out), resume, "runs")
     planned = {run.folder.name: run for run in _planned(points, seeds, out)}
     with _alone(out):
         open_runs = {name: run for name, run in planned.items() if not run.folder.done}
