@@ -237,7 +237,7 @@ class TestErrors:
             lazyrich.NeuralCollapse().update(torch.randn(4, 2), targets=torch.tensor([0, 1, 0, 1]))
 
     def test_merging_something_else(self):
-        with pytest.raises(ValueError, match="expected a metric over a Gram or its state, got int"):
+        with pytest.raises(ValueError, match="must be a metric over a Gram or its state, got int"):
             lazyrich.RankMe().merge_state(3)
         with pytest.raises(DataError, match="not the state of a Gram"):
             lazyrich.RankMe().merge_state({"weight": torch.ones(3)})

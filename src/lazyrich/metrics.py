@@ -1,38 +1,43 @@
-"""torchmetrics classes over one Gram: update with features and outputs, compute a number, sync over processes.
+"""torchmetrics classes over one Gram: update with features and outputs, compute a number, synchronise over processes.
 
-In a `MetricCollection` all of them share one Gram (they have the same states, so they form one compute group), and one pass
+In a ``MetricCollection`` all of them share one Gram, because they have the same states and so form one compute group: one update
 serves every measure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from . import functional
+from ._support.extras import needs
 from ._support.processes import Processes
-from .functional.inputs import are_labels, as_gram, target_matrix
+from .functional.inputs import are_labels, as_matrix, target_matrix
 from .functional.low_rank import Reference
 from .gram import RETAINED_ROWS, Gram
-from .gram.gram import STATE
+from .gram.state import NAMES, ON_CPU
+
+needs("torchmetrics", "metrics")
+
+from torchmetrics import Metric  # noqa: E402
 
 
 class GramMetric(Metric):
-    """What all metrics here share: the Gram as state, and how it is updated, synced, merged and moved.
+    """Base class of the metrics: it has the tensors of a Gram as states, and updates, synchronises, merges and moves them.
 
     Args:
-        num_classes: width of the one-hot rows that integer labels become; by default as many as there are outputs.
-        retain: rows kept for error bars.
-        kwargs: as of ``torchmetrics.Metric``.
+        num_classes: width of the one-hot rows for integer labels; by default the number of outputs, 2 for a single output.
+        retain: number of rows that are retained for error bars.
+        kwargs: passed on to ``torchmetrics.Metric``.
     """
 
     is_differentiable = False
     higher_is_better = None
-    full_state_update = True  # rows keep their numbers, and the pilot mean is of the first rows
+    full_state_update = True  # the rows are numbered, and the first of them decide the pilot mean
 
     def __init__(self, *, num_classes: int | None = None, retain: int = RETAINED_ROWS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -43,64 +48,76 @@ class GramMetric(Metric):
     def update(
         self, features: Tensor, outputs: Tensor | None = None, targets: Tensor | None = None, weights: Tensor | None = None
     ) -> None:
-        """Adds a batch.
+        """Add a batch.
 
         Args:
             features: (n, p) input of the head.
-            outputs: (n, C) output of the head.
-            targets: (n,) integer labels or (n, T) real.
+            outputs: (n, C) or (n,) output of the head.
+            targets: (n,) integer labels, or (n, T) or (n,) real.
             weights: (n,) not negative.
 
         Raises:
-            DataError, NonFiniteError: as :meth:`lazyrich.Gram.update`; the state stays as it was.
+            ValueError: integer labels, but neither ``num_classes`` nor outputs.
+            DataError, NonFiniteError: as for :meth:`lazyrich.Gram.update`; the state stays as it was.
         """
-        if targets is not None and are_labels(targets):
-            classes = self.num_classes or (None if outputs is None else outputs.shape[-1])
-            if classes is None:
-                raise ValueError(f"{type(self).__name__} needs num_classes for integer labels where there are no outputs")
+        outputs = None if outputs is None else as_matrix(outputs)
+        if targets is not None:
+            classes = self.num_classes or (None if outputs is None else max(outputs.shape[-1], 2))
+            if are_labels(targets) and classes is None:
+                raise ValueError(
+                    f"{type(self).__name__} needs num_classes if targets are integer labels and there are no outputs"
+                )
             targets = target_matrix(targets, classes)
         gram = self.gram
-        if gram.count == 0:
-            there = Processes()
-            gram.first_row, gram.row_step = there.rank, there.size
-        columns = {"outputs": outputs, "targets": targets}
-        given = {name: x.unsqueeze(1) if x is not None and x.ndim == 1 else x for name, x in columns.items()}
-        gram.update(features, given["outputs"], given["targets"], weights)
-        self._take(gram)
+        if not gram.widths:
+            processes = Processes()
+            gram = Gram(retain=gram.retain, first_row=processes.rank, row_step=processes.size)
+        gram.update(features, outputs, targets, weights)
+        self._set(gram)
 
     @property
     def gram(self) -> Gram:
-        """The Gram over the current states, which it writes into."""
-        return Gram.from_tensors({name: getattr(self, name) for name in STATE})
+        """A Gram over the states, which it writes into."""
+        return Gram.from_tensors(self._states())
 
-    def _take(self, gram: Gram) -> None:
+    def _states(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in NAMES}
+
+    def _set(self, gram: Gram) -> None:
         for name, value in gram.tensors().items():
             setattr(self, name, value)
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Adds what another metric of this kind, or its state, has seen; also after ``compute``."""
+        """Add what another metric of this kind has seen, or its state; also after ``compute``.
+
+        Raises:
+            ValueError: this is neither a metric over a Gram nor a dictionary.
+            DataError: the dictionary is not the state of a Gram, or its blocks do not match.
+        """
         if isinstance(incoming_state, GramMetric):
-            incoming_state = {name: getattr(incoming_state, name) for name in STATE}
+            incoming_state = incoming_state._states()
         if not isinstance(incoming_state, dict):
-            raise ValueError(f"expected a metric over a Gram or its state, got {type(incoming_state).__name__}")
-        other = Gram.from_tensors({name: x.clone() for name, x in incoming_state.items() if isinstance(x, Tensor)})
-        self._take(self.gram.merge(other))
+            raise ValueError(f"incoming_state must be a metric over a Gram or its state, got {type(incoming_state).__name__}")
+        other = Gram()
+        other.load_state_dict(incoming_state)
+        self._set(self.gram.merge(other))
         self._computed = None
         self._update_count = max(self._update_count, 1)
 
     def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
-        """Sums over processes after all have moved to one pilot mean; see :meth:`lazyrich.Gram.reduce`."""
-        gram = Gram.from_tensors({name: getattr(self, name).clone() for name in STATE})
+        """Move the sums of all processes to one pilot mean and add them up; see :meth:`lazyrich.Gram.reduce`."""
+        gram = Gram()
+        gram.load_state_dict(self._states())
         gram.reduce(Processes(group=process_group or self.process_group))
-        self._take(gram)
+        self._set(gram)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> Any:
-        """Moves devices only: the sums stay in double precision whatever becomes of the module around them."""
+        """Move the states to another device, but keep their precision, whatever becomes of the module that holds the metric."""
 
         def moved(x: Tensor) -> Tensor:
             return x.to(fn(torch.empty(0, dtype=x.dtype, device=x.device)).device)
 
-        return super()._apply(moved, (*exclude_state, "header", "kept_numbers", "pending_weights"))
+        return super()._apply(moved, (*exclude_state, *ON_CPU))
 
 
 class LowRankMeasure(GramMetric):
@@ -108,9 +125,9 @@ class LowRankMeasure(GramMetric):
 
     Args:
         reference: "projection" (the paper), "balanced" or "outputs".
-        rtol: cut of the output directions.
-        corrected: the value without sampling bias instead of the plug-in.
-        num_classes, retain, kwargs: as of :class:`GramMetric`.
+        rtol: output directions with a singular value of at most ``rtol`` × the largest are left out.
+        corrected: compute the bias-corrected estimate instead of the plug-in estimate.
+        kwargs: as for :class:`GramMetric`.
 
     Example:
         >>> import torch
@@ -131,7 +148,7 @@ class LowRankMeasure(GramMetric):
         self.rtol, self.corrected = rtol, corrected
 
     def compute(self) -> Tensor:
-        """0-d float64; NaN for ``corrected`` with too few samples."""
+        """0-d float64; NaN if ``corrected`` and there are too few samples."""
         if not self.corrected:
             return functional.low_rank_measure(self.gram, rtol=self.rtol, reference=self.reference)
         value = functional.low_rank_estimate(self.gram, rtol=self.rtol, reference=self.reference).corrected
@@ -151,16 +168,17 @@ class NeuralCollapse(GramMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """{"nc1", "nc2_equinorm", "nc2_equiangular"}, 0-d float64."""
-        found = functional.neural_collapse(self.gram).to_dict()
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items() if value is not None}
+        values = asdict(functional.neural_collapse(self.gram))
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items() if value is not None}
 
 
 class KernelAlignment(GramMetric):
-    """Centred linear CKA of two sets of features: ``update(features_a, features_b)``; S_init against stored features.
+    """Linear CKA of two blocks of features: ``update(features_a, features_b)``. Against the features of the start it is S_init.
 
     Args:
-        other: "outputs", the second argument of ``update``, or "targets", the third: kernel-target alignment.
-        kwargs: as of :class:`GramMetric`.
+        other: the block to compare with: "outputs", the second argument of ``update``, or "targets", the third, which gives the
+            kernel-target alignment.
+        kwargs: as for :class:`GramMetric`.
     """
 
     def __init__(self, other: str = "outputs", **kwargs: Any) -> None:
@@ -179,8 +197,7 @@ class _FeatureMetric(GramMetric):
 
     def compute(self) -> Tensor:
         """0-d float64."""
-        gram = as_gram(self.gram)
-        return torch.tensor(float(type(self)._function(gram)), dtype=torch.float64)
+        return torch.tensor(float(type(self)._function(self.gram)), dtype=torch.float64)
 
 
 class EffectiveRank(_FeatureMetric):

@@ -28,7 +28,7 @@ def test_a_gram_comes_back():
     gram = Gram()
     gram.update(X, X)
     assert as_gram(gram, needs=("outputs",)) is gram
-    with pytest.raises(DataError, match="this measure needs targets, and none were given"):
+    with pytest.raises(DataError, match="this measure needs targets, and none were passed"):
         as_gram(gram, needs=("outputs", "targets"))
     for name in ("outputs", "targets", "weights"):
         with pytest.raises(TypeError, match="pass the Gram alone"):

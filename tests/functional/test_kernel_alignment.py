@@ -4,6 +4,7 @@ import torch
 
 from lazyrich import DataError, DegenerateError, Gram, NonFiniteError
 from lazyrich.functional import kernel_alignment, low_rank_measure, target_alignment
+from lazyrich.gram import FeaturePair
 
 g = torch.Generator().manual_seed(0)
 A = torch.randn(200, 30, generator=g, dtype=torch.float64)
@@ -23,6 +24,27 @@ def test_offsets_change_nothing(offset, dtype, tolerance):
     """A mean of 1,000 turns some packages' value into 1 or 0."""
     value = kernel_alignment((A + offset).to(dtype), (B - offset).to(dtype))
     assert value.item() == pytest.approx(EXPECTED, abs=tolerance)
+
+
+def test_a_pair_filled_batch_by_batch():
+    pair = FeaturePair("now", "then")
+    for a, b in zip(A.split(7), B.split(7), strict=True):
+        pair.update(a, b)
+    assert kernel_alignment(pair).item() == pytest.approx(EXPECTED, abs=1e-12)
+    with pytest.raises(TypeError, match="already holds both blocks"):
+        kernel_alignment(pair, B)
+    constant = FeaturePair("now", "then")
+    constant.update(A, torch.ones(200, 1))
+    with pytest.raises(DegenerateError, match="then are constant over the samples"):
+        kernel_alignment(constant)
+
+
+def test_a_gram_is_compared_with_the_block_that_is_named():
+    gram = Gram()
+    gram.update(A, A[:, :1], B)
+    assert kernel_alignment(gram, other="targets").item() == pytest.approx(EXPECTED, abs=1e-12)
+    with pytest.raises(TypeError, match="pass the Gram alone"):
+        kernel_alignment(gram, B)
 
 
 def test_invariances():
@@ -72,11 +94,11 @@ def test_targets():
 @pytest.mark.parametrize(
     ("a", "b", "error", "match"),
     [
-        (A, B[:50], DataError, "outputs must have shape"),
-        (A, torch.ones(200, 2), DegenerateError, "outputs are constant"),
-        (torch.ones(200, 2), B, DegenerateError, "features are constant"),
-        (A, B / 0, NonFiniteError, "outputs hold NaN or infinity"),
-        (A, None, DataError, "needs outputs"),
+        (A, B[:50], DataError, "features_b must have shape"),
+        (A, torch.ones(200, 2), DegenerateError, "features_b are constant"),
+        (torch.ones(200, 2), B, DegenerateError, "features_a are constant"),
+        (A, B / 0, NonFiniteError, "features_b hold NaN or infinity"),
+        (A, None, DataError, "needs features_b"),
     ],
 )
 def test_errors(a, b, error, match):

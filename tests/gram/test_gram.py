@@ -1,17 +1,17 @@
 import copy
 import io
 import math
+import pickle
 import re
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import splitmix
+from together import Together
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -168,6 +168,15 @@ class TestStreaming:
         assert again.count == N
         assert_same(readings(Gram.from_tensors(gram.tensors())), whole, rtol=0)
 
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda gram: pickle.loads(pickle.dumps(gram))])
+    def test_a_copy_shares_no_memory(self, whole, copied):
+        x, f, t = data()
+        gram = filled(x[:1500], f[:1500], t[:1500], [1500])
+        twin = copied(gram)
+        twin.update(x[1500:], f[1500:], t[1500:])
+        assert (gram.count, twin.count) == (1500, N)
+        assert_same(readings(twin), whole, rtol=0)
+
     def test_saving_shares_no_memory(self):
         x, f, t = data()
         gram = filled(x[:1500], f[:1500], t[:1500], [1500])
@@ -203,42 +212,6 @@ class TestStreaming:
         nothing = filled(x[:9], f[:9], t[:9], [9], torch.zeros(9))
         assert_same(readings(filled(*data(), [N]).merge(nothing)), whole, rtol=0)
         assert_same(readings(filled(x[:9], f[:9], t[:9], [9], torch.zeros(9)).merge(filled(*data(), [N]))), whole, rtol=0)
-
-
-class Together:
-    """Stands for the processes that measure together: threads, which wait for one another."""
-
-    together = True
-
-    def __init__(self, count):
-        self.barrier, self.given, self.ranks = threading.Barrier(count, timeout=900), [None] * count, threading.local()
-
-    def exchanged(self, value):
-        self.given[self.ranks.mine] = copy.deepcopy(value)
-        self.barrier.wait()
-        given = list(self.given)
-        self.barrier.wait()
-        return given
-
-    def gather(self, value):
-        return self.exchanged(value)
-
-    def add(self, x):
-        x.copy_(sum(self.exchanged(x)))
-
-    def reduce(self, grams):
-        """Each Gram, reduced, or the error that this ended with."""
-
-        def one(rank):
-            self.ranks.mine = rank
-            try:
-                grams[rank].reduce(self)
-            except DataError as error:
-                return error
-            return grams[rank]
-
-        with ThreadPoolExecutor(len(grams)) as pool:
-            return list(pool.map(one, range(len(grams))))
 
 
 class TestReduce:
@@ -494,8 +467,8 @@ class TestErrors:
             ((bad, self.x), NonFiniteError, r"features hold NaN or infinity in batch 1 \(row 4 of 10"),
             ((self.x, bad), NonFiniteError, "outputs hold NaN"),
             ((self.x, self.x[:5]), DataError, "outputs must have shape"),
-            ((self.x[:, :2], self.x), DataError, "this batch has blocks .*the batches before it"),
-            ((self.x,), DataError, "this batch has blocks"),
+            ((self.x[:, :2], self.x), DataError, "widths of the blocks .*: this batch has .*the ones before it"),
+            ((self.x,), DataError, "widths of the blocks"),
             ((self.x.int(), self.x), TypeError, "features must be floating point"),
         ]
         for arguments, error, match in attempts:
@@ -522,14 +495,14 @@ class TestErrors:
         weights[3] = wrong
         with pytest.raises(DataError, match="weights must be finite and not negative"):
             Gram().update(self.x, weights=weights)
-        with pytest.raises(DataError, match=r"weights must have shape \(10,\), one for each row, got \(9,\)"):
+        with pytest.raises(DataError, match=r"weights must have shape \(10,\), one weight for each row; got \(9,\)"):
             Gram().update(self.x, weights=weights[:9])
 
     @pytest.mark.parametrize("sign", [1, -1])
     def test_how_large_numbers_may_be(self, sign):
         """All of one sign, a little over and under the limit: fourth powers of it are the largest that sums hold."""
         x = sign * (1 + self.x.double().abs() / 10)
-        with pytest.raises(DataError, match=r"features reach \d\.\de\+60, and powers of that overflow"):
+        with pytest.raises(DataError, match=r"features reach \d\.\de\+60, so their fourth powers overflow"):
             Gram().update(x * 1e60)
         gram = Gram()
         gram.update(x * 5e59)
@@ -540,21 +513,23 @@ class TestErrors:
         """Not measured as 1.0, which is what an overflow would make of them."""
         x = self.x.double()
         for features, outputs in ((x * scale, x), (x, x * scale)):
-            with pytest.raises(DataError, match="powers of that"):
+            with pytest.raises(DataError, match="powers"):
                 low_rank_measure(features, outputs)
 
     def test_no_columns(self):
-        with pytest.raises(DataError, match=r"features have no columns, shape \(10, 0\)"):
+        with pytest.raises(DataError, match=r"features must have at least one column, got shape \(10, 0\)"):
             low_rank_measure(self.x[:, :0], self.x)
-        with pytest.raises(DataError, match="outputs have no columns"):
+        with pytest.raises(DataError, match="outputs must have at least one column"):
             low_rank_measure(self.x, self.x[:, :0])
 
     def test_a_state_of_something_else(self):
-        with pytest.raises(DataError, match="not the state of a Gram: .*header"):
-            Gram().load_state_dict({"weight": self.x})
-        state = filled(*data(50), [50]).state_dict()
-        with pytest.raises(DataError, match="not the state of a Gram: the header has 16 entries"):
-            Gram().load_state_dict(state | {"header": state["header"][:-1]})
+        gram = filled(*data(50), [50])
+        state = gram.state_dict()
+        with pytest.raises(DataError, match="not the state of a Gram: counts, .* missing"):
+            gram.load_state_dict({"weight": self.x})
+        with pytest.raises(DataError, match=r"not the state of a Gram: counts has shape \(14,\)"):
+            gram.load_state_dict(state | {"counts": state["counts"][:-1]})
+        assert gram.count == 50
 
     def test_reading_an_empty_gram(self):
         with pytest.raises(DataError, match="no samples"):
@@ -568,7 +543,7 @@ class TestErrors:
         gram = Gram()
         gram.update(self.x)
         assert (gram.num_outputs, gram.widths) == (0, {"features": 3})
-        with pytest.raises(DataError, match=r"holds the blocks \['features'\], not 'outputs'"):
+        with pytest.raises(DataError, match=r"no block 'outputs' was passed to update, only \['features'\]"):
             gram.block("features", "outputs")
 
     def test_merging_what_does_not_fit(self):
@@ -660,9 +635,26 @@ class TestAccelerators:
         with pytest.raises(NonFiniteError, match="in batch 2"):
             gram.mean("features")
         metric = lazyrich.EffectiveRank()
-        metric.update(*blocks)
-        with pytest.raises(NonFiniteError, match="NaN or infinity"):
+        for rows in torch.arange(N).split(300):
+            metric.update(*(b[rows] for b in blocks))
+        with pytest.raises(NonFiniteError, match="in batch 2"):
             metric.compute()
+
+    def test_the_bad_batch_is_part_of_the_state(self):
+        """It is saved, counted on when Grams are merged, and the first of all processes'."""
+        x, f, t = data()
+        bad = x.clone()
+        bad[700, 1] = math.nan
+        gram, saved = filled(x, f, t, [1000, 1500]), Gram()
+        saved.load_state_dict(filled(bad, f, t, [300] * 8 + [100]).state_dict())
+        with pytest.raises(NonFiniteError, match="in batch 2,"):
+            saved.mean("features")
+        with pytest.raises(NonFiniteError, match="in batch 4,"):
+            gram.merge(saved).mean("features")
+        grams = Together(2).reduce([filled(bad, f, t, [300] * 8 + [100]), filled(bad, f, t, [N])])
+        for reduced in grams:
+            with pytest.raises(NonFiniteError, match="in batch 0,"):
+                reduced.mean("features")
 
 
 class TestReadings:

@@ -1,4 +1,4 @@
-"""What every function takes: tensors, or a Gram that has seen them."""
+"""What the functions take: tensors, or a Gram or a pair of feature blocks that has seen them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..gram import Gram
+from ..gram import FeaturePair, Gram
+from ..gram.accumulator import Accumulator
 
 
 def as_gram(
@@ -18,32 +19,65 @@ def as_gram(
     retain: int = 0,
     needs: tuple[str, ...] = (),
 ) -> Gram:
-    """A Gram of the tensors, or the one given; raises where a block that is needed is missing."""
+    """A Gram of the tensors, or the Gram that was passed.
+
+    Args:
+        features: (n, p), or a Gram.
+        outputs: (n, C) or (n,).
+        targets: (n, T) or (n,) real, or (n,) integer class labels.
+        weights: (n,) not negative.
+        retain: number of rows that a new Gram retains.
+        needs: blocks that the Gram must have.
+
+    Raises:
+        TypeError: a block is not a tensor, or tensors were passed together with a Gram.
+        DataError: shapes that do not match, fewer than two samples, or a missing block.
+    """
     if isinstance(features, Gram):
         if outputs is not None or targets is not None or weights is not None:
             raise TypeError("a Gram already holds outputs, targets and weights: pass the Gram alone")
         gram = features
     else:
-        named = {"features": features, "outputs": outputs, "targets": targets}
-        given = {name: _matrix(name, x) for name, x in named.items() if x is not None}
+        arguments = {"features": features, "outputs": outputs, "targets": targets}
         gram = Gram(retain=retain)
-        gram.update(given["features"], given.get("outputs"), given.get("targets"), weights)
-    if gram.count < 2:
-        raise DataError(f"at least 2 samples are needed for a covariance, got {gram.count}")
+        gram.update(**{name: _block(name, x) for name, x in arguments.items() if x is not None}, weights=weights)
+    _must_suffice(gram)
     for name in needs:
         if name not in gram.widths:
-            raise DataError(f"this measure needs {name}, and none were given")
+            raise DataError(f"this measure needs {name}, and none were passed")
     return gram
 
 
-def _matrix(name: str, x: Tensor) -> Tensor:
+def as_pair(features_a: Tensor | FeaturePair, features_b: Tensor | None = None, *, weights: Tensor | None = None) -> FeaturePair:
+    """A pair of the tensors, or the pair that was passed; arguments and errors as for :func:`as_gram`."""
+    if isinstance(features_a, FeaturePair):
+        if features_b is not None or weights is not None:
+            raise TypeError("a FeaturePair already holds both blocks and the weights: pass the FeaturePair alone")
+        pair = features_a
+    elif features_b is None:
+        raise DataError("this measure needs features_b, the features that features_a are compared with")
+    else:
+        pair = FeaturePair()
+        pair.update(_block("features_a", features_a), _block("features_b", features_b), weights)
+    _must_suffice(pair)
+    return pair
+
+
+def _block(name: str, x: Tensor) -> Tensor:
     if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}; convert with torch.as_tensor")
-    if name != "features":
-        x = target_matrix(x) if name == "targets" else _columns(x)
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}; convert it with torch.as_tensor")
+    if name == "targets":
+        x = target_matrix(x)
+    elif name in ("outputs", "features_b"):
+        x = as_matrix(x)
     if x.ndim != 2:
         raise DataError(f"{name} must have shape (n, width), got {tuple(x.shape)}; flatten or average the other dimensions")
     return x
+
+
+def _must_suffice(sums: Accumulator) -> None:
+    if sums.count < 2:
+        raise DataError(f"at least 2 samples are needed for a covariance, got {sums.count}")
 
 
 def are_labels(targets: Tensor) -> bool:
@@ -57,10 +91,11 @@ def target_matrix(targets: Tensor, num_classes: int | None = None) -> Tensor:
     Raises:
         DataError, TypeError: as :func:`one_hot`.
     """
-    return one_hot(targets, num_classes) if are_labels(targets) else _columns(targets)
+    return one_hot(targets, num_classes) if are_labels(targets) else as_matrix(targets)
 
 
-def _columns(x: Tensor) -> Tensor:
+def as_matrix(x: Tensor) -> Tensor:
+    """A vector (n,) as a column (n, 1); anything else as it is."""
     return x.unsqueeze(1) if x.ndim == 1 else x
 
 

@@ -1,4 +1,4 @@
-"""Centred kernel alignment of two sets of functions, and of the feature kernel with the targets."""
+"""Centred kernel alignment (CKA) of two blocks of functions, and of the feature kernel with the targets."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ import torch
 from torch import Tensor
 
 from ..errors import DegenerateError
-from ..gram import Gram
-from .inputs import as_gram
+from ..gram import FeaturePair, Gram
+from .inputs import as_gram, as_pair
 from .span import varies
 
 
 def kernel_alignment(
-    features_a: Tensor | Gram, features_b: Tensor | None = None, *, weights: Tensor | None = None, other: str = "outputs"
+    features_a: Tensor | FeaturePair | Gram,
+    features_b: Tensor | None = None,
+    *,
+    weights: Tensor | None = None,
+    other: str = "outputs",
 ) -> Tensor:
-    """Linear CKA: 1 for the same kernel up to scale, 0 for unrelated ones.
+    """Linear centred kernel alignment (CKA): 1 for kernels that are equal up to scale, 0 for unrelated kernels.
 
         CKA = ‖Cov(a, b)‖_F² / (‖Cov(a, a)‖_F ‖Cov(b, b)‖_F)
 
-    Against the features of the starting network this is S_init. Against targets it is the kernel-target alignment, for
-    which :func:`target_alignment` takes class labels too. Neither shift, scale nor an orthogonal map of either side changes it.
+    Against the features of the network at its start this is S_init. Against the targets it is the kernel-target alignment, for
+    which :func:`target_alignment` also takes class labels. A shift, a scale or an orthogonal map of either side changes nothing.
 
     Args:
-        features_a: (n, p), or a :class:`~lazyrich.Gram`, whose features are compared with its block ``other``.
-        features_b: (n, q) of the same samples; None for a Gram.
+        features_a: (n, p); or a :class:`~lazyrich.gram.FeaturePair`, whose two blocks are compared; or a :class:`~lazyrich.Gram`,
+            whose features are compared with its block ``other``.
+        features_b: (n, q) features of the same samples; None for a pair or a Gram.
         weights: (n,) not negative.
         other: "outputs" or "targets", the block of a Gram to compare with.
 
@@ -46,30 +51,35 @@ def kernel_alignment(
         >>> kernel_alignment(x, x[:, :2])
         tensor(0.8165, dtype=torch.float64)
     """
-    gram = as_gram(features_a, features_b, weights=weights, needs=(other,))
-    for name in ("features", other):
-        if not varies(gram, name):
-            raise DegenerateError(f"{name} are constant over the samples: an alignment with them is undefined")
+    if isinstance(features_a, Gram):
+        sums = as_gram(features_a, features_b, weights=weights, needs=(other,))
+        first, second = "features", other
+    else:
+        sums = as_pair(features_a, features_b, weights=weights)
+        first, second = sums.first, sums.second
+    for name in (first, second):
+        if not varies(sums, name):
+            raise DegenerateError(f"{name} are constant over the samples, so an alignment with them is undefined")
 
-    def norm(first: str, second: str) -> Tensor:
-        return torch.linalg.matrix_norm(gram.block(first, second, centered=True))
+    def norm(a: str, b: str) -> Tensor:
+        return torch.linalg.matrix_norm(sums.block(a, b, centered=True))
 
-    value = norm("features", other).square() / (norm("features", "features") * norm(other, other))
-    return value.clamp_max(1)  # Cauchy-Schwarz up to rounding
+    value = norm(first, second).square() / (norm(first, first) * norm(second, second))
+    return value.clamp_max(1)  # the bound of Cauchy and Schwarz, which rounding may exceed
 
 
 def target_alignment(features: Tensor | Gram, targets: Tensor | None = None, *, weights: Tensor | None = None) -> Tensor:
-    """Kernel-target alignment CKA(T, f*f*ᵀ): how much of the feature kernel is the targets'.
+    """Kernel-target alignment CKA(T, f*f*ᵀ): how similar the feature kernel is to the kernel of the targets.
 
     Args:
         features: (n, p), or a :class:`~lazyrich.Gram` with targets.
         targets: (n,) integer class labels, or (n, T) real.
         weights: (n,) not negative.
 
-    Returns and raises as :func:`kernel_alignment`.
+    Returns and raises the same as :func:`kernel_alignment`.
 
     Example:
-        One-hot features of the class are the target kernel itself:
+        One-hot features of the class have the target kernel:
 
         >>> import torch
         >>> target_alignment(torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0, 1, 2]], torch.tensor([0, 1, 2, 0, 1, 2]))

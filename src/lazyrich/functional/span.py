@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import DataError, DegenerateError
 from ..gram import Gram
+from ..gram.accumulator import Accumulator
 from ..gram.checks import LARGEST
 from .eigen import eigh
 
@@ -98,9 +99,9 @@ def _decomposed(gram: Gram, name: str) -> Directions:
     return Directions(singular, right, left[-1], covariance, default_cut(gram.eps(name), rms, largest))
 
 
-def varies(gram: Gram, name: str) -> bool:
+def varies(sums: Accumulator, name: str) -> bool:
     """Whether any column of a block differs between samples by more than its own rounding."""
-    variance = gram.block(name, name, centered=True).diagonal().clamp_min(0)
+    variance = sums.block(name, name, centered=True).diagonal().clamp_min(0)
     if 0 < float(variance.max()) < LARGEST**-2:
         raise DataError(f"{name} vary by {float(variance.max()) ** 0.5:.1e}, and powers of that vanish; multiply them first")
-    return bool((variance.sqrt() > gram.eps(name) * gram.mean(name).abs()).any())
+    return bool((variance.sqrt() > sums.eps(name) * sums.mean(name).abs()).any())

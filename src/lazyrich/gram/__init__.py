@@ -1,6 +1,7 @@
-"""One Gram matrix, filled in one pass; every measure is computed from it."""
+"""Sums over batches of rows, filled in one pass; every measure is computed from them."""
 
 from .gram import Gram
+from .pair import FeaturePair
 from .retained_rows import RETAINED_ROWS
 
-__all__ = ["RETAINED_ROWS", "Gram"]
+__all__ = ["RETAINED_ROWS", "FeaturePair", "Gram"]

@@ -1,4 +1,4 @@
-"""What a batch must be before a Gram takes it."""
+"""The checks that a batch must pass before it is added."""
 
 from __future__ import annotations
 
@@ -7,37 +7,43 @@ from torch import Tensor
 
 from ..errors import DataError, NonFiniteError
 
-ON_HOST = ("cpu", "mps")  # devices whose numbers are looked at as they come; all others would have to be waited for
-LARGEST = 1e60  # beyond, sums of fourth powers leave float64
+ON_HOST = ("cpu", "mps")  # devices whose values are checked at once; for any other the host would have to wait
+LARGEST = 1e60  # sums of fourth powers of larger numbers overflow float64
 
 
 def checked(
-    features: Tensor, outputs: Tensor | None, targets: Tensor | None, weights: Tensor | None, batch: int
+    blocks: dict[str, Tensor], weights: Tensor | None, batch: int
 ) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
-    """Blocks by name, weights (float64, on the CPU), and a 0-d bool that says whether all is finite.
-
-    That bool is for accelerators alone, which would have to be waited for; on the CPU numbers are looked at here and it is None.
+    """Check the blocks of one batch and their weights.
 
     Args:
-        batch: its number, for the message.
+        blocks: (n, width) tensors by name. Only "targets" may hold whole numbers.
+        weights: (n,) not negative, or None.
+        batch: the batch's number, for the error message.
+
+    Returns:
+        The detached blocks; the weights as float64 on the CPU; and for accelerators a 0-d bool tensor that is True if all values
+        are finite. On the CPU the values are checked here and the third is None.
 
     Raises:
-        NonFiniteError, DataError, TypeError: as :meth:`lazyrich.Gram.update`.
+        NonFiniteError: NaN or infinity in a block on the CPU.
+        DataError: shapes that do not match, no columns, numbers that are too large, or weights that are negative or not finite.
+        TypeError: a block other than "targets" is not floating point.
     """
-    given = {"features": features, "outputs": outputs, "targets": targets}
-    blocks = {name: x.detach() for name, x in given.items() if x is not None}
-    n = len(features)
+    blocks = {name: x.detach() for name, x in blocks.items()}
+    first = next(iter(blocks))
+    n = len(blocks[first])
     for name, x in blocks.items():
         if x.ndim != 2 or len(x) != n:
-            raise DataError(f"{name} must have shape (n, width) with n = {n} rows as the features, got {tuple(x.shape)}")
+            raise DataError(f"{name} must have shape (n, width), with n = {n} as the length of {first}; got {tuple(x.shape)}")
         if x.shape[1] == 0:
-            raise DataError(f"{name} have no columns, shape {tuple(x.shape)}")
+            raise DataError(f"{name} must have at least one column, got shape {tuple(x.shape)}")
         if name != "targets" and not x.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {x.dtype}; convert them with .float()")
+            raise TypeError(f"{name} must be floating point, got {x.dtype}; convert the tensor with .float()")
     if weights is not None:
         weights = weights.detach().to("cpu", torch.float64)
         if weights.shape != (n,):
-            raise DataError(f"weights must have shape ({n},), one for each row, got {tuple(weights.shape)}")
+            raise DataError(f"weights must have shape ({n},), one weight for each row; got {tuple(weights.shape)}")
         if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
             raise DataError("weights must be finite and not negative")
     finite = None
@@ -48,17 +54,17 @@ def checked(
         if x.device.type in ON_HOST:
             _check(name, x, float(low), float(high), batch)
         else:
-            both = (torch.isfinite(low) & torch.isfinite(high)).to(features.device)
+            both = (torch.isfinite(low) & torch.isfinite(high)).to(blocks[first].device)
             finite = both if finite is None else finite & both
     return blocks, weights, finite
 
 
 def _check(name: str, x: Tensor, low: float, high: float, batch: int) -> None:
-    if not (abs(low) < torch.inf and abs(high) < torch.inf):  # NaN is less than nothing
+    if not (abs(low) < torch.inf and abs(high) < torch.inf):  # a comparison with NaN is False
         row = int((~torch.isfinite(x)).any(dim=1).nonzero()[0])
         raise NonFiniteError(
             f"{name} hold NaN or infinity in batch {batch} (row {row} of {len(x)}, counting from 0); "
             "find the layer or the sample that produces it before you measure"
         )
     if max(-low, high) > LARGEST:
-        raise DataError(f"{name} reach {max(-low, high):.1e}, and powers of that overflow; divide them by a constant first")
+        raise DataError(f"{name} reach {max(-low, high):.1e}, so their fourth powers overflow; divide them by a constant first")

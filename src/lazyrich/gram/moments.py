@@ -1,79 +1,89 @@
-"""The sums that a Gram keeps: added up block by block, moved to another pilot mean, read.
+"""The sums over rows: add a block of rows, move the sums to another pilot mean, read them.
 
-All are float64 and taken over rows of the stack ``h = [y | z]``, features and all else, each measured from a *pilot mean*.
-Without that shift a common offset of the features, which every ReLU network has, would drown their covariance in rounding.
+All sums are float64. They are taken over rows of the stack ``h = [y | z]``: y are the features, z all other blocks side by side.
+Both are measured from a *pilot mean*. Without this shift, a common offset of the features, which every ReLU network has, would
+drown their covariance in rounding.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+
 import torch
 from torch import Tensor
 
-NAMES = ("sum", "features", "cross", "small", "quartic", "cubic", "square")
-_CPU_PANEL, _PANEL = 128, 1024  # columns of a triangular product taken at a time: smaller skips more, larger launches less
+_CPU_PANEL, _PANEL = (
+    128,
+    1024,
+)  # columns of one panel of a triangular product: narrow panels skip more, wide ones launch fewer kernels
 PART_ROWS = 256  # rows that are copied to float64 at a time
 
 
+@dataclass(eq=False)
 class Moments:
-    """Sums over rows about a pilot mean.
-
-    Args:
-        width: p, columns of the features.
-        small: columns of all else (outputs and targets).
+    """Sums over rows about a pilot mean; the tensors are written in place.
 
     Attributes:
-        pilot: (p + s,) what rows are measured from; the part of the features is representable in their precision.
+        pilot: (p + s,) the point that rows are measured from. Its first p entries are representable in the features' precision.
         sum: (p + s,) Σ w h.
-        features: (p, p) Σ w y yᵀ, of which only the upper triangle is filled: see :meth:`second`.
+        features: (p, p) Σ w y yᵀ; only the upper triangle is filled, see :meth:`second`.
         cross: (p, s) Σ w y zᵀ.
         small: (s, s) Σ w z zᵀ.
-        quartic, cubic, square: (1,) Σ w²‖y‖⁴, (p,) Σ w²‖y‖²y, (p + 1,) Σ w²[y | ‖y‖²].
+        quartic: (1,) Σ w²‖y‖⁴.
+        cubic: (p,) Σ w²‖y‖²y.
+        square: (p + 1,) Σ w²[y | ‖y‖²].
     """
 
-    def __init__(self, width: int, small: int, device: torch.device) -> None:
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=torch.float64, device=device)
-
-        self.pilot, self.sum = zeros(width + small), zeros(width + small)
-        self.features, self.cross, self.small = zeros(width, width), zeros(width, small), zeros(small, small)
-        self.quartic, self.cubic, self.square = zeros(1), zeros(width), zeros(width + 1)
+    pilot: Tensor
+    sum: Tensor
+    features: Tensor
+    cross: Tensor
+    small: Tensor
+    quartic: Tensor
+    cubic: Tensor
+    square: Tensor
 
     @classmethod
-    def over(cls, pilot: Tensor, sums: dict[str, Tensor]) -> Moments:
-        """Moments that go on writing into these tensors."""
-        moments = object.__new__(cls)
-        moments.pilot = pilot
-        moments.__dict__.update({name: sums[name] for name in NAMES})
-        return moments
+    def zeros(cls, width: int, small: int, device: torch.device) -> Moments:
+        """Empty sums for p = ``width`` features and s = ``small`` other columns."""
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The sums by name, without the pilot."""
-        return {name: getattr(self, name) for name in NAMES}
+        zeros = partial(torch.zeros, dtype=torch.float64, device=device)
+        return cls(
+            pilot=zeros(width + small),
+            sum=zeros(width + small),
+            features=zeros(width, width),
+            cross=zeros(width, small),
+            small=zeros(small, small),
+            quartic=zeros(1),
+            cubic=zeros(width),
+            square=zeros(width + 1),
+        )
 
     @property
     def width(self) -> int:
-        """p, columns of the features."""
+        """p, the number of features."""
         return len(self.cubic)
 
     def start(self, features: Tensor, small: Tensor, weights: Tensor) -> None:
-        """Takes the mean of the first rows for the pilot."""
+        """Make the mean of the first rows the pilot."""
         share = weights / weights.sum()
         mean = (share.unsqueeze(0) @ features.double()).squeeze(0).to(features.dtype)
         self.pilot.copy_(torch.cat([mean, share @ small]))
 
     def add(self, features: Tensor, small: Tensor, weights: Tensor | None) -> None:
-        """Adds a block of rows, and leaves something else in their place.
+        """Add a block of rows, and overwrite the rows.
 
-        Products of features with features are formed in the features' precision, all others in float64. Nothing here waits
-        for an accelerator.
+        Products of features with features are formed in the features' precision, all others in float64. No operation here
+        makes the host wait for an accelerator.
 
         Args:
             features: (m, p) float32 or float64; overwritten.
             small: (m, s) float64; overwritten.
-            weights: (m,) float64; None: all one.
+            weights: (m,) float64; None if all weights are one.
         """
         p, s, dtype = self.width, small.shape[1], features.dtype
-        # A power of two brings the block to order one: squares neither overflow nor vanish in float32.
+        # A power of two scales the block to order one, so that squares neither overflow nor vanish in float32.
         low, high = torch.aminmax(features)
         largest = torch.maximum(high, -low).clamp_min(torch.finfo(dtype).tiny)
         scale = torch.exp2(-torch.frexp(largest).exponent.to(dtype))
@@ -92,9 +102,9 @@ class Moments:
         self.quartic.addcmul_(w2norm @ norm, back**4)
 
     def _linear(self, y: Tensor, z: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """All that is linear in y as one product, Σ [w z | w | w²‖y‖² | w²] yᵀ (the last only with weights), ‖y‖² and w²‖y‖².
+        """All sums that are linear in y as one product, Σ [w z | w | w²‖y‖² | w²] yᵀ (the last only with weights); ‖y‖²; w²‖y‖².
 
-        On a CPU rows are taken in parts whose copy in float64 stays in its cache.
+        On a CPU the rows are copied to float64 in parts, so that each copy stays in the cache.
         """
         m, s = z.shape
         rows = torch.empty(s + (2 if weights is None else 3), m, dtype=torch.float64, device=y.device)
@@ -104,21 +114,21 @@ class Moments:
             rows[:s], rows[s], rows[s + 2] = (z * weights.unsqueeze(1)).T, weights, weights.square()
         linear, norm, w2norm = rows.new_zeros(len(rows), self.width), rows.new_empty(m), rows[s + 1]
         most = PART_ROWS if y.device.type == "cpu" else m
-        room = rows.new_empty(min(most, m), self.width)
+        buffer = rows.new_empty(min(most, m), self.width)
         for start in range(0, m, most):
             some = slice(start, min(start + most, m))
-            double = room[: some.stop - start].copy_(y[some])
+            double = buffer[: some.stop - start].copy_(y[some])
             norm[some] = torch.linalg.vector_norm(double, dim=1).square()
             w2norm[some] = norm[some] if weights is None else rows[s + 2, some] * norm[some]
             linear.addmm_(rows[:, some], double)
         return linear, norm, w2norm
 
     def _add_triangle(self, y: Tensor, weights: Tensor | None, back: Tensor) -> None:
-        """The upper triangle of Σ w y yᵀ, panel by panel: little more than half of the whole product."""
+        """Add the upper triangle of Σ w y yᵀ, panel by panel: little more than half the operations of the complete product."""
         weighted = y
         if weights is not None:
-            most = weights.amax()  # so that very small weights survive float32
-            weighted, back = y * (weights / most).to(y.dtype).unsqueeze(1), back * most
+            largest = weights.amax()  # divided out, so that very small weights do not vanish in float32
+            weighted, back = y * (weights / largest).to(y.dtype).unsqueeze(1), back * largest
         for rows in self._panels():
             self.features[rows, rows.start :].addcmul_(weighted[:, rows].T @ y[:, rows.start :], back)
 
@@ -127,29 +137,44 @@ class Moments:
         return [slice(start, min(start + panel, self.width)) for start in range(0, self.width, panel)]
 
     def second(self) -> Tensor:
-        """(p, p) Σ w y yᵀ, both triangles; a new tensor."""
-        whole = self.features.clone()
+        """(p, p) Σ w y yᵀ with both triangles, a new tensor."""
+        product = self.features.clone()
         for rows in self._panels():
-            corner = whole[rows, rows]
+            corner = product[rows, rows]
             corner.copy_(corner.triu() + corner.triu(1).T)
-            whole[rows.stop :, rows].copy_(whole[rows, rows.stop :].T)
-        return whole
+            product[rows.stop :, rows].copy_(product[rows, rows.stop :].T)
+        return product
+
+    def covariance(self, rows: slice, columns: slice, weight_sum: float) -> Tensor:
+        """Cov(hᵢ, hⱼ) for i in ``rows`` and j in ``columns``; each is one block of the stack. A new tensor."""
+        features_twice = rows.start == columns.start == 0
+        share = self.second().div_(weight_sum) if features_twice else self._product(rows, columns) / weight_sum
+        return share.addr_(self.sum[rows] / weight_sum, self.sum[columns] / weight_sum, alpha=-1)
+
+    def _product(self, rows: slice, columns: slice) -> Tensor:
+        """Σ w hᵢ hⱼ, a view; not both blocks may be the features."""
+        p = self.width
+        if columns.start == 0:
+            return self._product(columns, rows).T
+        columns = slice(columns.start - p, columns.stop - p)
+        return self.cross[:, columns] if rows.start == 0 else self.small[rows.start - p : rows.stop - p, columns]
 
     def along(self, d: Tensor) -> Tensor:
         """(p,) Σ w (y·d) y."""
-        found = torch.zeros_like(d)
+        product = torch.zeros_like(d)
         for rows in self._panels():
             corner, right = self.features[rows, rows].triu(), self.features[rows, rows.stop :]
-            found[rows] += corner @ d[rows] + d[rows] @ corner - corner.diagonal() * d[rows] + right @ d[rows.stop :]
-            found[rows.stop :] += d[rows] @ right
-        return found
+            product[rows] += corner @ d[rows] + d[rows] @ corner - corner.diagonal() * d[rows] + right @ d[rows.stop :]
+            product[rows.stop :] += d[rows] @ right
+        return product
 
     def about(self, shift: Tensor, weight: float, squared_weight: float, along: Tensor) -> dict[str, Tensor]:
-        """The sums of ``h + shift`` in place of ``h``, by name.
+        """The sums of ``h + shift`` instead of ``h``, by name.
 
         Args:
-            weight, squared_weight: Σ w, Σ w².
-            along: (p,) Σ w²(y·d)y, d the features' part of the shift.
+            shift: (p + s,); its first p entries are d.
+            weight, squared_weight: Σ w and Σ w².
+            along: (p,) Σ w²(y·d)y.
         """
         p, w, w2 = self.width, weight, squared_weight
         d, e = shift[:p], shift[p:]
@@ -167,7 +192,7 @@ class Moments:
         }
 
     def quartic_about(self, d: Tensor, squared_weight: float, along: Tensor) -> Tensor:
-        """(1,) Σ w²‖y + d‖⁴; the arguments as of :meth:`about`."""
+        """(1,) Σ w²‖y + d‖⁴; arguments as for :meth:`about`."""
         p, dd = self.width, d @ d
         more = 4 * (along @ d) + squared_weight * dd**2 + 4 * (self.cubic @ d) + 2 * self.square[p] * dd
         return self.quartic + more + 4 * (self.square[:p] @ d) * dd

@@ -1,6 +1,8 @@
-"""A uniform random subset of a stream of rows, which depends on the rows' numbers alone."""
+"""A uniform random subset of a stream of rows that depends only on the numbers of the rows."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,54 +11,71 @@ from torch import Tensor
 RETAINED_ROWS = 1024  # rows that are retained for the error bars, unless another number is asked for
 
 
-class RowSample:
-    """Keeps the rows whose number has the smallest hash, as many as its storage has room for.
+@dataclass(eq=False)
+class Rows:
+    """Rows of the stack of blocks.
 
-    Neither batch sizes nor a random generator nor the number of processes matter, as long as every row keeps its number.
-
-    Args:
-        rows: storage, each (capacity, …); written in place.
-        numbers: (capacity,) int64 on the CPU, the numbers of the rows; written in place.
-        count: how many rows are held.
+    Attributes:
+        features: (m, p) the first block, in the precision of its products.
+        small: (m, s) all other blocks, float64.
+        weights: (m,) float64.
     """
 
-    def __init__(self, rows: tuple[Tensor, ...], numbers: Tensor, count: int = 0) -> None:
-        self.storage, self._numbers, self.count = rows, numbers, count
+    features: Tensor
+    small: Tensor
+    weights: Tensor
+
+
+@dataclass(eq=False)
+class RowSample(Rows):
+    """Slots for the rows whose numbers have the smallest hashes.
+
+    The choice depends neither on the sizes of the batches, nor on a random generator, nor on the number of processes, as long as
+    every row keeps its number. The tensors are written in place.
+
+    Attributes:
+        numbers: (m,) int64 on the CPU, the number of the row in each slot, -1 for a free slot; the free slots come last.
+    """
+
+    numbers: Tensor
 
     @property
-    def rows(self) -> tuple[Tensor, ...]:
-        """What is held, each (count, …)."""
-        return tuple(x[: self.count] for x in self.storage)
+    def count(self) -> int:
+        """Number of used slots."""
+        return int((self.numbers.numpy() >= 0).sum())
 
-    @property
-    def numbers(self) -> np.ndarray:
-        """(count,) the numbers of the rows."""
-        return self._numbers.numpy()[: self.count]
+    def used(self, device: torch.device, *, copy: bool = False) -> RowSample:
+        """The rows in the used slots, moved to a device; their numbers stay on the CPU."""
+        count = self.count
+        features, small, weights = (x[:count].to(device, copy=copy) for x in (self.features, self.small, self.weights))
+        return RowSample(features, small, weights, self.numbers[:count].to("cpu", copy=copy))
 
-    def offer(self, rows: tuple[Tensor, ...], numbers: np.ndarray) -> None:
-        """Shows more rows; they are copied where they are kept."""
-        capacity, held = len(self._numbers), self.count
-        if not capacity or not len(numbers):
+    def offer(self, rows: RowSample) -> None:
+        """Copy those of the rows that belong to the sample into slots."""
+        numbers, new_numbers = self.numbers.numpy(), rows.numbers.numpy()
+        capacity, count = len(numbers), self.count
+        if not capacity or not len(new_numbers):
             return
-        coming, leaving = np.arange(len(numbers)), np.arange(0)
-        if held + len(numbers) > capacity:
-            hashes = np.concatenate([_hash(self.numbers), _hash(numbers)])
-            kept = np.zeros(len(hashes), dtype=bool)
-            kept[np.argpartition(hashes, capacity - 1)[:capacity]] = True
-            coming, leaving = kept[held:].nonzero()[0], (~kept[:held]).nonzero()[0]
-        if not len(coming):
+        entering, leaving = np.arange(len(new_numbers)), np.arange(0)
+        if count + len(new_numbers) > capacity:
+            hashes = np.concatenate([_hash(numbers[:count]), _hash(new_numbers)])
+            chosen = np.zeros(len(hashes), dtype=bool)
+            chosen[np.argpartition(hashes, capacity - 1)[:capacity]] = True
+            entering, leaving = chosen[count:].nonzero()[0], (~chosen[:count]).nonzero()[0]
+        if not len(entering):
             return
-        slots = np.concatenate([leaving, np.arange(held, capacity)])[: len(coming)]
-        self._numbers.numpy()[slots] = numbers[coming]
-        self.count = min(capacity, held + len(numbers))
-        device = self.storage[0].device
-        place, taken = (torch.from_numpy(i).to(device, non_blocking=True) for i in (slots, coming))
-        for old, new in zip(self.storage, rows, strict=True):
-            old.index_copy_(0, place, new.index_select(0, taken))
+        slots = np.concatenate([leaving, np.arange(count, capacity)])[: len(entering)]
+        numbers[slots] = new_numbers[entering]
+        device = self.features.device
+        slots, entering = (torch.from_numpy(index).to(device, non_blocking=True) for index in (slots, entering))
+        self.features.index_copy_(0, slots, rows.features.index_select(0, entering))
+        self.small.index_copy_(0, slots, rows.small.index_select(0, entering))
+        self.weights.index_copy_(0, slots, rows.weights.index_select(0, entering))
 
     def order(self) -> Tensor:
-        """(count,) the order of the hash, of which any first part is a uniform subset too."""
-        return torch.from_numpy(np.argsort(_hash(self.numbers), kind="stable")).to(self.storage[0].device)
+        """(count,) the used slots in the order of their hashes; the first k of them are a uniform subset too, for every k."""
+        hashes = _hash(self.numbers.numpy()[: self.count])
+        return torch.from_numpy(np.argsort(hashes, kind="stable")).to(self.features.device)
 
 
 def _hash(numbers: np.ndarray) -> np.ndarray:

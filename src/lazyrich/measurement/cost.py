@@ -18,8 +18,8 @@ from ..functional.jackknife import _AT_ONCE, _MOST_WORK, _PAIR_TOLERANCE, PAIR_R
 from ..functional.low_rank import _POWER, BAND
 from ..functional.sketch import SKETCH_BLOCKS, SKETCH_BUCKETS
 from ..gram import RETAINED_ROWS, Gram
-from ..gram.gram import BLOCK_ROWS
 from ..gram.moments import _CPU_PANEL
+from ..gram.state import BLOCK_ROWS
 from ..model.capture import MANY_OUTPUTS
 from .narrow import HELD_BYTES, WIDTH_LIMIT
 
@@ -241,7 +241,9 @@ class _Part:
     @property
     def state_bytes(self) -> int:
         pilot = 8 * (self.features + self._small)
-        return Gram().tensors()["header"].nbytes + self.sum_bytes + pilot + BLOCK_ROWS * self._row_bytes + self.kept_bytes
+        empty = Gram(retain=0).tensors()
+        counts = empty["counts"].nbytes + empty["first_bad_batch"].nbytes
+        return counts + self.sum_bytes + pilot + BLOCK_ROWS * self._row_bytes + self.kept_bytes
 
     @property
     def filling_bytes(self) -> int:

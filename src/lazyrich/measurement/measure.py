@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._support.processes import Processes
 from ..errors import DataError, RankWarning
 from ..functional.neural_collapse import class_means, nearest_mean_disagrees
-from ..gram import RETAINED_ROWS, Gram
+from ..gram import RETAINED_ROWS, FeaturePair, Gram
 from ..model.batches import is_one_shot, loader_shuffles
 from ..model.capture import Tap, unwrapped
 from ..model.determinism import check_data, check_model
@@ -158,8 +158,8 @@ def _check(
         raise DataError("sample_weights are in the order of the data, and this DataLoader shuffles: use shuffle=False")
 
 
-def _fill(run: Pass, taps: LayerTaps | None, start: nn.Module | None) -> tuple[Gram, dict[str, NarrowGram], Gram | None]:
-    """The pass: a Gram of the head, one of each layer, and one of the head's features now and at the start."""
+def _fill(run: Pass, taps: LayerTaps | None, start: nn.Module | None) -> tuple[Gram, dict[str, NarrowGram], FeaturePair | None]:
+    """The pass: a Gram of the head, one of each layer, and the pair of the head's features now and at the start."""
     gram, layers, beginning = None, {}, None
     with undisturbed(start or run.tap.model, None, run.place if start is not None else None):
         start_tap = None
@@ -168,9 +168,9 @@ def _fill(run: Pass, taps: LayerTaps | None, start: nn.Module | None) -> tuple[G
             gram.update(rows.features, rows.outputs, rows.targets, rows.weights)
             if start is not None:
                 start_tap = start_tap or Tap(start, run.tap.name if run.tap.found is not run.tap.model else start)
-                beginning = beginning or run.gram(retain=0)
+                beginning = beginning or FeaturePair("features", "features of the start")
                 then = start_tap.run(rows.batch).counted(rows.batch.counted)
-                beginning.update(rows.features, then.features.to(rows.features.dtype), None, rows.weights)
+                beginning.update(rows.features, then.features.to(rows.features.dtype), rows.weights)
             if taps is not None:
                 for name, (features, owner) in taps.rows(rows.captured, rows.batch, run.tap.name).items():
                     retain = RETAINED_ROWS if len(features) == len(rows.features) and not run.positions else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from ..errors import DataError
 from ..functional.compressed_head import compressed_head
 from ..functional.inputs import are_labels, one_hot
 from ..gram import RETAINED_ROWS, Gram
+from ..gram.accumulator import Accumulator
 from ..model.batches import IGNORED_LABEL, Batch, batches, first_dimension, num_batches
 from ..model.capture import MANY_OUTPUTS, Captured, Tap
 
@@ -85,7 +86,7 @@ class Pass:
         if self.sample_weights is not None and len(self.sample_weights) != seen:
             raise DataError(f"sample_weights has {len(self.sample_weights)} entries, the data {seen} rows")
 
-    def reduce(self, grams: list[Gram]) -> None:
+    def reduce(self, grams: Sequence[Accumulator]) -> None:
         """Adds up the Grams of all processes, unless all of them saw the very same data."""
         if not self.processes.together:
             return

@@ -27,7 +27,7 @@ from ..functional.sketch import unprojected_norm
 from ..functional.span import span_of
 from ..functional.spectral_exponent import power_law
 from ..functional.spectrum import convergence_note, spectrum_of
-from ..gram import Gram
+from ..gram import FeaturePair, Gram
 from ..model.layers import LayerTaps
 from ..results.richness import Comparison, LayerRichness, Richness
 from .narrow import NarrowGram
@@ -36,8 +36,8 @@ from .one_pass import Pass
 IMBALANCE = 1.5  # classes whose shares differ by more are said to be unequal
 
 
-def read_head(gram: Gram, run: Pass, start: nn.Module | None, beginning: Gram | None) -> tuple[Richness, str | None]:
-    """The result, and what to warn of; ``beginning`` holds the features now and, as its outputs, those of the start."""
+def read_head(gram: Gram, run: Pass, start: nn.Module | None, beginning: FeaturePair | None) -> tuple[Richness, str | None]:
+    """The result, and what to warn of; ``beginning`` holds the features now and those of the start."""
     notes = list(run.notes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # given once, at the user's line
@@ -105,7 +105,7 @@ def _collapse(gram: Gram, weight: Tensor | None) -> tuple[Any, str | None]:
 
 
 def _compare(
-    gram: Gram, model: nn.Module, start: nn.Module | None, beginning: Gram | None, spectrum: FeatureSpectrum
+    gram: Gram, model: nn.Module, start: nn.Module | None, beginning: FeaturePair | None, spectrum: FeatureSpectrum
 ) -> Comparison:
     flat = any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules())  # holds a part of the parameters
     norm = parameter_norm(model, start) if not flat and any(True for _ in model.parameters()) else None
