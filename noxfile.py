@@ -13,7 +13,7 @@ import nox
 
 nox.options.sessions = ["oldest", "newest", "package"]
 nox.options.reuse_existing_virtualenvs = True
-EXTRAS = ("plot", "report", "cli", "experiments", "lightning", "transformers")  # without Ray, the sweep runs in turn
+EXTRAS = ("metrics", "plot", "report", "cli", "experiments", "lightning", "transformers")  # without Ray, the sweep runs in turn
 TESTS = ("pytest", "hypothesis", "scipy", "tensorboard")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 

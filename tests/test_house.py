@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import lazyrich
+
 SRC = Path(__file__).parents[1] / "src/lazyrich"
 FILES = sorted(path for path in SRC.rglob("*.py") if "conformance" not in path.parts)
 
@@ -65,3 +67,9 @@ def test_private_names_stay_in_their_room(path):
 def test_private_files():
     """No file of a room begins with an underscore: the room decides what is public."""
     assert [module(path) for path in FILES if path.name.startswith("_") and not path.name.startswith("__")] == []
+
+
+def test_dir_lists_each_public_name_once():
+    names = dir(lazyrich)
+    assert len(names) == len(set(names))
+    assert set(lazyrich.__all__) < set(names)

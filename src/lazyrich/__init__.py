@@ -96,7 +96,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
-    """The metrics, imported when asked for: torchmetrics takes longer to import than all the rest."""
+    """Import the metrics when one is asked for, because torchmetrics is an extra and takes longer to import than all the rest."""
     if name in __all__:
         from . import metrics
 
@@ -105,4 +105,4 @@ def __getattr__(name: str) -> _Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return sorted({*globals(), *__all__})

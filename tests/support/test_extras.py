@@ -34,6 +34,7 @@ class TestMissingExtras:
     @pytest.mark.parametrize(
         ("hidden", "code", "extra"),
         [
+            ("torchmetrics", "import lazyrich; lazyrich.LowRankMeasure", "metrics"),
             ("tyro", "from lazyrich.cli.main import main; raise SystemExit(main(['demo']))", "cli"),
             ("matplotlib", "import lazyrich.results.figures as p; p.plot_richness({'a': None})", "plot"),
             ("plotly", "from lazyrich.report import Found, write_report; write_report(Found('a', ()))", "report"),
