@@ -29,7 +29,8 @@ from .gram import Gram
 from .measurement.cost import MeasurementCost, measurement_cost
 from .measurement.measure import collect, measure
 from .measurement.null import Null, NullDistribution, null_distribution
-from .results.richness import Comparison, LayerRichness, Richness, load, table
+from .results.parts import Comparison, LayerRichness
+from .results.richness import Richness, load, table
 from .results.series import Evaluation, Series
 from .training.alarms import crosses, falls
 from .training.monitor import Monitor

@@ -4,7 +4,7 @@ import torch
 from matplotlib import pyplot, rcParams
 
 from lazyrich import measure
-from lazyrich.results.figures import plot_richness
+from lazyrich.results.richness import plot
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def results():
 
 
 def test_draws_what_the_results_hold(results):
-    figure = plot_richness(results)
+    figure = plot(results)
     scale, strength, quality, utilization = (axis for sub in figure.subfigs for axis in sub.axes)
     text = " ".join(t.get_text() for t in scale.texts)
     for name, r in results.items():
@@ -54,7 +54,7 @@ def test_touches_no_global_state(results, tmp_path):
 
 
 def test_hostile_names_are_text(results, tmp_path):
-    figure = plot_richness({r"$\frac{$ <script>": results["one"], "$": results["two"]}, tmp_path / "r.png")
+    figure = plot({r"$\frac{$ <script>": results["one"], "$": results["two"]}, tmp_path / "r.png")
     shown = [t.get_text() for t in figure.subfigs[0].axes[0].texts]
     assert shown[0].startswith(r"\$\frac{\$ <script>")
 
@@ -62,7 +62,7 @@ def test_hostile_names_are_text(results, tmp_path):
 @pytest.mark.parametrize("count", [0, 7])
 def test_too_few_or_too_many(results, count):
     with pytest.raises(ValueError, match=f"1 to 6 results, got {count}"):
-        plot_richness({str(k): results["one"] for k in range(count)})
+        plot({str(k): results["one"] for k in range(count)})
 
 
 def test_names_of_layers_are_text():

@@ -5,7 +5,6 @@ import pytest
 
 from lazyrich import DataError, Evaluation, Series
 from lazyrich.results.series import SeriesFolder
-from lazyrich.results.series_figures import plot_series
 
 
 def evaluation(step, low_rank, **more):
@@ -25,7 +24,7 @@ def line(axis, label):
 
 
 def test_numbers_over_steps():
-    richness, rank, accuracy = plot_series(SERIES).subfigs[0].axes
+    richness, rank, accuracy = SERIES.plot().subfigs[0].axes
     plugin = line(richness, "plug-in")
     assert plugin.get_xdata().tolist() == [0, 10, 100]
     assert plugin.get_ydata().tolist() == [0.8, 0.5, 0.1]
@@ -40,7 +39,7 @@ def test_numbers_over_steps():
 
 
 def test_curves_dark_to_bright():
-    strength, quality, utilization = plot_series(SERIES).subfigs[1].axes
+    strength, quality, utilization = SERIES.plot().subfigs[1].axes
     assert [found.get_label() for found in utilization.lines] == ["step 0:  0.800", "step 10:  0.500", "step 100:  0.100"]
     assert utilization.lines[2].get_ydata().tolist() == pytest.approx([0.18, 0.54, 0.9])
     assert strength.lines[0].get_ydata().tolist() == [1, 0.5]  # a zero has no place on a logarithmic axis
@@ -55,7 +54,7 @@ def test_a_folder_is_drawn_as_what_was_put_into_it(tmp_path):
         folder.add(found)
     folder.read().plot(tmp_path / "s.svg")
     assert (tmp_path / "s.svg").read_text().count("<path") > 50
-    assert len(plot_series(folder.read(), moments=2).subfigs[1].axes[2].lines) == 2
+    assert len(folder.read().plot(moments=2).subfigs[1].axes[2].lines) == 2
 
 
 @pytest.mark.filterwarnings("error")
@@ -68,7 +67,7 @@ def test_little_is_enough(steps):
 
 def test_the_loss_where_no_accuracy_is_known():
     series = Series([evaluation(0, 0.8), evaluation(1, 0.7, loss=2.0), evaluation(2, 0.6, loss=1.0)])
-    assert plot_series(series).subfigs[0].axes[2].lines[0].get_xydata().tolist() == [[1, 2], [2, 1]]
+    assert series.plot().subfigs[0].axes[2].lines[0].get_xydata().tolist() == [[1, 2], [2, 1]]
 
 
 def test_nothing_to_draw():

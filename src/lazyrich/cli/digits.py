@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from .._support.extras import needs
 from .._support.progress import Bar, progress_bar
 from ..measurement.measure import measure
-from ..results.figures import plot_layers, plot_richness
-from ..results.richness import Richness, table
+from ..results.richness import Richness, plot, plot_layers, table
 
 EPOCHS = 300
 WIDTH = 256
@@ -43,7 +42,7 @@ def run_demo(out: Path, *, seed: int = 0, progress: bool = True) -> dict[str, Ri
             accuracies[name] = f"train {_accuracy(model, train):.1%}, test {_accuracy(model, test):.1%}"
     for name, r in results.items():
         r.save(out / f"{name.replace(' ', '-')}.json")
-    plot_richness(results, out / "demo.png")
+    plot(results, out / "demo.png")
     plot_layers(results, out / "layers.png")
     print(table(results))
     print()

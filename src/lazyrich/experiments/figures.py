@@ -10,7 +10,7 @@ import numpy as np
 
 from .._support.spread import mean_and_sd
 from ..results.catalogue import entry
-from ..results.curves_panel import draw_curves, draw_moments, label_curves
+from ..results.curves_panel import draw_curves, draw_moments, evenly, label_curves
 from ..results.drawing import COLOURS, FAINT, INK, as_text, band, heading, new_figure, over_steps, quiet, save_figure
 from .experiment import Results, When, at_the_end
 from .runs import Run
@@ -118,7 +118,8 @@ def curves_at_moments(results: Results, path: Path, conditions: Sequence[str] | 
     axes: Any = figure.subplots(len(conditions), 3, squeeze=False)
     for row, condition in zip(axes, conditions, strict=True):
         run = results.runs[condition][0]
-        draw_moments(row, run, range(len(run)), count)
+        chosen = evenly(range(len(run)), count)
+        draw_moments(row, [(int(run.steps[k]), run["low_rank"][k], run.curves(k)) for k in chosen])
         heading(row[0], as_text(condition), size=10)
     save_figure(figure, path, DPI)
 

@@ -29,7 +29,8 @@ from ..functional.spectral_exponent import power_law
 from ..functional.spectrum import convergence_note, spectrum_of
 from ..gram import FeaturePair, Gram
 from ..model.layers import LayerTaps
-from ..results.richness import Comparison, LayerRichness, Richness
+from ..results.parts import Comparison, LayerRichness
+from ..results.richness import Richness
 from .narrow import NarrowGram
 from .one_pass import Pass
 

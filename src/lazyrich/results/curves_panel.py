@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .drawing import quiet
-
-if TYPE_CHECKING:
-    from .series import Series
 
 CURVES = {
     "relative_eigenvalues": "relative eigenvalue $\\rho_k/\\rho_1$",
@@ -47,16 +44,27 @@ def label_curves(axes: Any) -> None:
         quiet(axis)
 
 
-def draw_moments(axes: Any, series: Series, indices: Sequence[int], count: int) -> None:
-    """Draw the three curves at ``count`` of the evaluations with these indices, spread evenly, early ones dark."""
+def evenly(indices: Sequence[int], count: int) -> list[int]:
+    """Choose at most ``count`` of the indices, spread evenly, the first and the last among them.
+
+    >>> evenly(range(10), 4)
+    [0, 3, 6, 9]
+    """
+    return [indices[k] for k in np.unique(np.linspace(0, len(indices) - 1, count).round().astype(int))]
+
+
+def draw_moments(axes: Any, moments: Sequence[tuple[int, float, Mapping[str, np.ndarray]]]) -> None:
+    """Draw the three curves of several evaluations, early ones dark.
+
+    Args:
+        axes: three, in the order of ``CURVES``.
+        moments: step, D_LR and curves of each evaluation.
+    """
     import matplotlib
 
     shades = matplotlib.colormaps["viridis"]
-    chosen = np.unique(np.linspace(0, len(indices) - 1, count).round().astype(int))
-    for k in chosen:
-        index = indices[k]
-        label = f"step {series.steps[index]:,}:  {series['low_rank'][index]:.3f}"
-        draw_curves(axes, series.curves(index), shades(0.92 * k / max(1, chosen[-1])), label)
+    for k, (step, low_rank, curves) in enumerate(moments):
+        draw_curves(axes, curves, shades(0.92 * k / max(1, len(moments) - 1)), f"step {step:,}:  {low_rank:.3f}")
     label_curves(axes)
     legend = axes[2].legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5), title="$D_{LR}$")
     legend.get_title().set_fontsize(8)

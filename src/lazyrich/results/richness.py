@@ -14,8 +14,9 @@ from .._support.files import write_text
 from .._support.stored import number, plain_fields, plain_value, read_json, typed
 from ..errors import DataError
 from ..functional import FeatureSpectrum, NeuralCollapse
-from .catalogue import CATALOGUE, cells
+from .catalogue import cells
 from .names import layer_value, renamed
+from .parts import Comparison, LayerRichness, numbers_of
 from .text import one_below_the_other, side_by_side
 
 if TYPE_CHECKING:
@@ -24,71 +25,6 @@ if TYPE_CHECKING:
 SCHEMA = "lazyrich.richness"
 SCHEMA_VERSION = 4  # since 4, every number has its name in the catalogue, and there is ``extra``
 READABLE = (3, SCHEMA_VERSION)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What else is used to tell rich from lazy, on the same features; `docs/concepts/measures.md` says when each misleads.
-
-    Attributes:
-        participation_ratio, effective_rank: of the centred feature covariance: tr(S_c)²/‖S_c‖², and the exponential of the
-            entropy of its eigenvalues.
-        rankme, stable_rank: of the raw feature matrix.
-        alpha_req: α of α-ReQ; None where too few eigenvalues are there to fit.
-            Effective rank, RankMe and α-ReQ are None where only the leading part of the spectrum was found.
-        target_alignment: kernel-target alignment; None without targets, or where they do not vary.
-        s_init: S_init, the centred alignment of the feature kernel with that of the start; None without ``start``.
-        parameter_norm, parameter_distance: ‖θ‖² and ‖θ - θ₀‖², the latter None without ``start``.
-    """
-
-    participation_ratio: float
-    effective_rank: float | None
-    rankme: float | None
-    stable_rank: float
-    alpha_req: float | None = None
-    target_alignment: float | None = None
-    s_init: float | None = None
-    parameter_norm: float | None = None
-    parameter_distance: float | None = None
-
-
-@dataclass(frozen=True)
-class LayerRichness:
-    """The measure of what one layer sees, against the network's outputs.
-
-    Attributes:
-        low_rank, low_rank_corrected, low_rank_stderr, isotropic, balanced, output_alignment: as of :class:`Richness`.
-        participation_ratio: tr(S_c)²/‖S_c‖² of its features.
-        num_features, num_rows: width, and the samples (or places) that were counted.
-        reduction: how a layer too wide to measure as it is was made narrow; None where it was not.
-        reduction_stderr: standard error of ``low_rank`` from a random projection; None where there was none.
-    """
-
-    low_rank: float
-    low_rank_corrected: float | None
-    low_rank_stderr: float | None
-    isotropic: float
-    balanced: float
-    output_alignment: float
-    participation_ratio: float
-    num_features: int
-    num_rows: int
-    reduction: str | None = None
-    reduction_stderr: float | None = None
-
-    def numbers(self) -> dict[str, float]:
-        """Every single number by its name in the catalogue; what was not measured is left out."""
-        return _numbers(self)
-
-    def cells(self) -> dict[str, str]:
-        """What the table of the layers shows, by the catalogue's names; a star marks a random projection."""
-        shown = cells(self.numbers())
-        columns = ("low_rank_corrected", "isotropic", "balanced", "participation_ratio")
-        return {
-            "num_features": f"{self.num_features:,}{'' if self.reduction_stderr is None else ' *'}",
-            "low_rank": CATALOGUE["low_rank"].formatted(self.low_rank, self.reduction_stderr),
-            **{name: shown.get(name, "-") for name in columns},
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,10 +147,10 @@ class Richness:
 
         D_LR of a layer is ``low_rank of NAME``. What was not measured is left out.
         """
-        values = _numbers(self)
+        values = numbers_of(self)
         values |= {f"low_rank_at_{rtol:g}": value for rtol, value in self.low_rank_band.items()}
         for part in (self.comparison, self.neural_collapse):
-            values |= {} if part is None else _numbers(part)
+            values |= {} if part is None else numbers_of(part)
         last = min(self.output_rank, len(self.output_singular_values))
         values["output_condition"] = self.output_singular_values[0] / self.output_singular_values[last - 1]
         return values | self.extra | {layer_value("low_rank", name): layer.low_rank for name, layer in self.layers.items()}
@@ -253,14 +189,10 @@ class Richness:
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """One figure: the three curves, with D_LR, rank and isotropic reference marked. Needs ``lazyrich[plot]``."""
-        from .figures import plot_richness
-
-        return plot_richness({f"head {self.head}": self}, path)
+        return plot({f"head {self.head}": self}, path)
 
     def plot_layers(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """D_LR over the depth of the network. Needs ``layers=`` in the measurement and ``lazyrich[plot]``."""
-        from .figures import plot_layers
-
         return plot_layers({f"head {self.head}": self}, path)
 
     def report(self, path: str | os.PathLike[str]) -> None:
@@ -280,6 +212,22 @@ def table(results: dict[str, Richness]) -> str:
     return side_by_side({name: r.cells() for name, r in results.items()}, {name: r.notes for name, r in results.items()})
 
 
+def plot(results: dict[str, Richness], path: str | os.PathLike[str] | None = None) -> Figure:
+    """One figure of up to six results; see :func:`lazyrich.results.figures.plot_richness`."""
+    from . import figures
+
+    shown = {name: figures.Shown(r.numbers(), r.low_rank_interval, r.curves(), r.spectrum.rank) for name, r in results.items()}
+    return figures.plot_richness(shown, path)
+
+
+def plot_layers(results: dict[str, Richness], path: str | os.PathLike[str] | None = None) -> Figure:
+    """One figure of the layers of up to six results; see :func:`lazyrich.results.figures.plot_layers`."""
+    from . import figures
+
+    layers = {name: {layer: of.numbers() for layer, of in r.layers.items()} for name, r in results.items()}
+    return figures.plot_layers(layers, path)
+
+
 def load(path: str | os.PathLike[str]) -> Richness:
     """Reads a result that :meth:`Richness.save` wrote.
 
@@ -292,12 +240,6 @@ def load(path: str | os.PathLike[str]) -> Richness:
         return Richness.from_dict(values)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-
-
-def _numbers(result: Any) -> dict[str, float]:
-    """The fields of a dataclass that hold a number, by name."""
-    values = {f.name: getattr(result, f.name) for f in fields(result)}
-    return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
 
 
 def _enough(spectrum: FeatureSpectrum, curve: np.ndarray | None) -> str:

@@ -129,14 +129,14 @@ class Series:
         except Exception as error:  # zipfile, zlib and numpy each raise their own
             raise DataError(f"{path} is damaged ({type(error).__name__}): delete it to go on without these curves") from error
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def plot(self, path: str | os.PathLike[str] | None = None, *, moments: int = 6) -> Figure:
         """One figure: D_LR with its error, the rank and the accuracy over steps, and the curves at several moments.
 
-        Needs ``lazyrich[plot]``; see :func:`lazyrich.plot_series.plot_series`.
+        Needs ``lazyrich[plot]``; see :func:`lazyrich.results.series_figures.plot_series`, also for ``moments``.
         """
         from .series_figures import plot_series
 
-        return plot_series(self, path)
+        return plot_series(self.steps, self._values, self.curves, self.notes, path, moments=moments)
 
 
 class SeriesFolder:

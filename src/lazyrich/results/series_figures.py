@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import DataError
-from .catalogue import entry
-from .curves_panel import draw_moments
+from .catalogue import entry, ordered
+from .curves_panel import draw_moments, evenly
 from .drawing import COLOURS, FAINT, INK, band, heading, new_figure, over_steps, quiet, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .series import Series
+TRAINING = (["train_accuracy", "test_accuracy", "accuracy"], ["loss"])  # the first that is known is drawn
+LINES = {"output_rank": COLOURS[2], "train_accuracy": FAINT}  # other lines have the colour of ink
 
-ACCURACIES = {"train_accuracy": FAINT, "test_accuracy": INK, "accuracy": INK}
 
-
-def plot_series(series: Series, path: str | os.PathLike[str] | None = None, *, moments: int = 6) -> Figure:
+def plot_series(
+    steps: np.ndarray,
+    values: Mapping[str, np.ndarray],
+    curves: Callable[[int], Mapping[str, np.ndarray]],
+    notes: Mapping[int, str],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    moments: int = 6,
+) -> Figure:
     """Draw one figure: D_LR with its error, the rank and the accuracy over steps; below, the three curves at several steps.
 
     D_LR is the corrected value within 1.96 standard errors where they are known, and the plug-in value as a dashed line. The loss
-    is drawn where no accuracy is known. Curves are drawn where they were stored, from dark (early) to bright (late).
+    is drawn where no accuracy is known. A measure that ``extra`` asked for has its own panel. Curves are drawn where they were
+    stored, from dark (early) to bright (late).
 
     Args:
-        series: of a monitor, a trace or an experiment.
+        steps: (evaluations,) steps at which the network was measured.
+        values: name -> (evaluations,) one number over training; NaN where it could not be measured.
+        curves: returns the curves of an evaluation, given its index.
+        notes: step -> why nothing could be measured there.
         path: file to write; its ending names the format. None only returns the figure.
         moments: largest number of curves.
 
@@ -37,59 +48,61 @@ def plot_series(series: Series, path: str | os.PathLike[str] | None = None, *, m
         DataError: nothing could be measured in the complete series.
         MissingExtraError: matplotlib is not installed.
     """
-    known = np.flatnonzero(~np.isnan(series["low_rank"]))
-    if not len(known):
-        why = next(iter(series.notes.values()), "it is empty")
-        raise DataError(f"the series holds no D_LR to draw: {why}")
-    with_curves = [index for index in known.tolist() if series.curves(index)]
-    figure = new_figure(11, 6.2 if with_curves else 3.2)
-    parts: Any = figure.subfigures(2, 1) if with_curves else [figure]
-    training = _present(series, ACCURACIES) or _present(series, ["loss"])
-    axes = parts[0].subplots(1, 3 if training else 2)
-    _richness(axes[0], series)
-    axes[1].plot(*_known(series, "output_rank"), color=COLOURS[2], lw=1.6, marker="o", ms=3)
-    axes[1].set_ylim(0, 1.1 * max(1.0, *series["output_rank"][known]))
-    axes[1].yaxis.get_major_locator().set_params(integer=True)
-    heading(axes[1], entry("output_rank").title)
-    for measure in training:
-        axes[2].plot(
-            *_known(series, measure), color=ACCURACIES.get(measure, INK), lw=1.6, marker="o", ms=3,
-            label=entry(measure).title,
-        )  # fmt: skip
-    for axis in axes:
-        over_steps(axis, series.steps)
+    values = {name: of for name, of in values.items() if not np.isnan(of).all()}
+    if "low_rank" not in values:
+        raise DataError(f"the series holds no D_LR to draw: {next(iter(notes.values()), 'it is empty')}")
+    known = [index for index in np.flatnonzero(~np.isnan(values["low_rank"])).tolist() if curves(index)]
+    training = next((found for names in TRAINING if (found := [name for name in names if name in values])), [])
+    added = [[name] for name in ordered(values) if entry(name).compute is not None]
+    panels = [names for names in (["output_rank"], training, *added) if names]
+    figure = new_figure(max(11, 3.6 * (1 + len(panels))), 6.2 if known else 3.2)
+    parts: Any = figure.subfigures(2, 1) if known else [figure]
+    first, *others = parts[0].subplots(1, 1 + len(panels))
+    _richness(first, steps, values)
+    for axis, names in zip(others, panels, strict=True):
+        _lines(axis, steps, values, names)
+    for axis in (first, *others):
+        over_steps(axis, steps)
         quiet(axis)
-    if training:
-        axes[2].set_ylim(0, None if training == ["loss"] else 1.03)
-        heading(axes[2], " · ".join(entry(m).title for m in training))
-    if len(training) > 1:
-        axes[2].legend(frameon=False, fontsize=8)
-    if with_curves:
-        draw_moments(parts[1].subplots(1, 3), series, with_curves, moments)
+    if known:
+        chosen = evenly(known, moments)
+        draw_moments(parts[1].subplots(1, 3), [(int(steps[k]), values["low_rank"][k], curves(k)) for k in chosen])
     if path is not None:
         save_figure(figure, path)
     return figure
 
 
-def _richness(axis: Axes, series: Series) -> None:
+def _richness(axis: Axes, steps: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
     """Draw D_LR with its error, and the value of structureless features."""
-    corrected, error = series["low_rank_corrected"], 1.96 * series["low_rank_stderr"]
-    if not np.isnan(corrected).all():
-        band(axis, series.steps, corrected, error, COLOURS[0], "corrected, 95 %")
-    axis.plot(*_known(series, "low_rank"), color=COLOURS[0], lw=1, ls="--", marker="o", ms=3.5, mfc="white", label="plug-in")
-    highest = [series["low_rank"]]
-    if _present(series, ["isotropic"]):
-        axis.plot(*_known(series, "isotropic"), color=FAINT, lw=1, label="isotropic features")
-        highest.append(series["isotropic"])
+    if "low_rank_corrected" in values:
+        error = 1.96 * values.get("low_rank_stderr", np.full(len(steps), np.nan))
+        band(axis, steps, values["low_rank_corrected"], error, COLOURS[0], "corrected, 95 %")
+    known = ~np.isnan(values["low_rank"])
+    style: dict[str, Any] = {"color": COLOURS[0], "lw": 1, "ls": "--", "marker": "o", "ms": 3.5, "mfc": "white"}
+    axis.plot(steps[known], values["low_rank"][known], label="plug-in", **style)
+    highest = [values["low_rank"]]
+    if "isotropic" in values:
+        known = ~np.isnan(values["isotropic"])
+        axis.plot(steps[known], values["isotropic"][known], color=FAINT, lw=1, label="isotropic features")
+        highest.append(values["isotropic"])
     axis.set_ylim(-0.02, 1.08 * np.nanmax(highest))
     heading(axis, "$D_{LR}$:  0 rich  →  lazy")
     axis.legend(frameon=False, fontsize=8)
 
 
-def _present(series: Series, measures: Iterable[str]) -> list[str]:
-    return [measure for measure in measures if not np.isnan(series[measure]).all()]
-
-
-def _known(series: Series, measure: str) -> tuple[np.ndarray, np.ndarray]:
-    known = ~np.isnan(series[measure])
-    return series.steps[known], series[measure][known]
+def _lines(axis: Any, steps: np.ndarray, values: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+    """Draw one line for each measure; counts, shares and losses start at 0."""
+    for name in names:
+        known = ~np.isnan(values[name])
+        colour = LINES.get(name, INK)
+        axis.plot(steps[known], values[name][known], color=colour, lw=1.6, marker="o", ms=3, label=entry(name).title)
+    heading(axis, " · ".join(entry(name).title for name in names))
+    if len(names) > 1:
+        axis.legend(frameon=False, fontsize=8)
+    if "%" in entry(names[0]).format:
+        axis.set_ylim(0, 1.03)
+    elif "," in entry(names[0]).format:
+        axis.set_ylim(0, 1.1 * max(1.0, np.nanmax(values[names[0]])))
+        axis.yaxis.get_major_locator().set_params(integer=True)
+    elif names == ["loss"]:
+        axis.set_ylim(0, None)
