@@ -1,27 +1,35 @@
-# Two doors: `make demo` and `make test`. Both build the environment first, once.
+# The two commands are `make demo` and `make test`. Each first builds the environment in .venv, if it is missing or out of date.
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+BIN := .venv/Scripts
+else
 PYTHON ?= python3
 BIN := .venv/bin
+endif
 
 MEASURED := tests/gram tests/functional tests/model tests/support/test_processes.py tests/measurement/test_measure.py tests/test_metrics.py
 
-.PHONY: demo test lint docs benchmark coverage clean
+.PHONY: demo test lint docs pytest benchmark coverage clean
 
-demo: .venv/ready  ## two networks on scikit-learn's digits, rich beside lazy
+demo: .venv/ready  ## train and measure two networks on scikit-learn's digits, one rich and one lazy
 	$(BIN)/lazyrich demo --out lazyrich-demo
 
-test: lint docs  ## everything that must hold: style, types, documentation, tests
-	$(BIN)/python -m pytest -q
+test: lint docs pytest  ## everything that must pass: style, types, imports, spelling, documentation, tests
 
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 docs: .venv/ready
-	$(BIN)/mkdocs build --strict  # --quiet would hide the warnings, and then they are no failures
+	$(BIN)/mkdocs build --strict  # without --quiet, which hides warnings, so that they would not fail the build
 
-benchmark: .venv/ready  ## the tables of the documentation, about an hour
+pytest: .venv/ready
+	$(BIN)/python -m pytest -q
+
+benchmark: .venv/ready  ## print the tables of the documentation; takes about an hour
 	$(BIN)/python benchmarks/accuracy/estimator.py 200 projection
 	$(BIN)/python benchmarks/accuracy/estimator.py 200 balanced
 	$(BIN)/python benchmarks/accuracy/references.py
@@ -36,7 +44,7 @@ benchmark: .venv/ready  ## the tables of the documentation, about an hour
 	$(BIN)/python benchmarks/speed/cost.py
 	$(BIN)/python benchmarks/speed/processes.py
 
-coverage: .venv/ready  ## lines and branches of what measures, by its own tests, in all their processes; each file 95 % or more
+coverage: .venv/ready  ## line and branch coverage of the code that measures, by its own tests; fails if a file is below 95 %
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q $(MEASURED)
 	$(BIN)/coverage combine --quiet
