@@ -1,6 +1,6 @@
-"""Sessions on other versions than the locked ones; CONTRIBUTING.md has a table of what was run. ``pipx run nox -l`` lists them.
+"""Tests on other versions than the locked ones (last results: results/versions.md). ``pipx run nox -l`` lists the sessions.
 
-nox -s oldest newest package        # two ends of the declared versions, and the wheel in an empty environment
+nox -s oldest newest package        # the lowest and highest versions, and the wheel in an empty environment
 nox -s security                     # bandit on the source, pip-audit on the locked versions
 """
 
@@ -13,22 +13,22 @@ import nox
 
 nox.options.sessions = ["oldest", "newest", "package"]
 nox.options.reuse_existing_virtualenvs = True
-EXTRAS = ("metrics", "plot", "report", "cli", "experiments", "lightning", "transformers")  # without Ray, the sweep runs in turn
+EXTRAS = ("metrics", "plot", "report", "cli", "experiments", "lightning", "transformers")  # a sweep needs no Ray
 TESTS = ("pytest", "hypothesis", "scipy", "tensorboard")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 
 def declared(*extras: str) -> list[str]:
-    """The requirements of the core and of some extras, as pyproject.toml states them."""
+    """Return the requirements of the core and of some extras, as in pyproject.toml."""
     text = Path("pyproject.toml").read_text(encoding="utf-8")
     lists = [re.search(rf"^{name} = \[(.*)\]$", text, re.MULTILINE) for name in ("dependencies", *extras)]
-    return [item for found in lists if found for item in re.findall(r'"([^"]+)"', found[1]) if not item.startswith("lazyrich")]
+    return [item for match in lists if match for item in re.findall(r'"([^"]+)"', match[1]) if not item.startswith("lazyrich")]
 
 
 def run_tests(session: nox.Session) -> None:
     session.install("--no-deps", ".")
-    chosen = session.posargs or ["tests", "src/lazyrich/conformance"]
-    session.run("python", "-m", "pytest", "-q", "-W", "default", *chosen)  # a warning of another version is no failure
+    tests = session.posargs or ["tests", "src/lazyrich/conformance"]
+    session.run("python", "-m", "pytest", "-q", "-W", "default", *tests)  # a warning of another version is not a failure
 
 
 @nox.session(python="3.10")
@@ -40,14 +40,14 @@ def oldest(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def newest(session: nox.Session) -> None:
-    """The newest that the package index has."""
+    """The newest versions on the package index."""
     session.install("--upgrade", *declared(*EXTRAS), *TESTS)
     run_tests(session)
 
 
 @nox.session(python=PYTHONS)
 def package(session: nox.Session) -> None:
-    """Wheel and source archive, each in an empty environment: the entry point starts, the suite that ships runs."""
+    """Wheel and source archive, each in an empty environment: the entry point starts, the conformance suite passes."""
     session.install("build")
     out = Path(session.create_tmp())
     session.run("python", "-m", "build", "--outdir", str(out))
@@ -55,14 +55,14 @@ def package(session: nox.Session) -> None:
         built = max(out.glob(pattern), key=lambda path: path.stat().st_mtime)
         session.install("--force-reinstall", "--no-deps", str(built))
         session.install(f"{built}[cli,conformance]")
-        with session.chdir(out):  # not where the source could be imported from
+        with session.chdir(out):  # a folder from which the source cannot be imported
             session.run("lazyrich", "--help", silent=True)
             session.run("python", "-m", "lazyrich.conformance", "-q")
 
 
 @nox.session
 def security(session: nox.Session) -> None:
-    """bandit on the source (its tests of the suite aside, which assert), pip-audit on the locked versions."""
+    """bandit on the source (without the conformance suite, which asserts), pip-audit on the locked versions."""
     session.install("bandit", "pip-audit")
     session.run("bandit", "-q", "-r", "src", "-x", "src/lazyrich/conformance", "--skip", "B403")
     session.run("pip-audit", "--no-deps", "--disable-pip", "-r", "requirements/dev.txt")

@@ -1,7 +1,7 @@
-"""Hypothesis draws the same examples in every run; ``pytest --hypothesis-profile=explore`` draws new ones.
+"""Hypothesis generates the same examples in every run; ``pytest --hypothesis-profile=explore`` generates new ones.
 
-mutmut runs the tests more than once in one process, where every run has other instances of the classes that hold them. That
-is what one of hypothesis's health checks forbids, for the sake of its database, which is not used here.
+mutmut runs the tests several times in one process, each time with new instances of the test classes. One of hypothesis's health
+checks forbids this because of its database, which is not used here, so that check is off.
 """
 
 import os
@@ -17,9 +17,9 @@ settings.load_profile("repeatable")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="module")  # no longer: while it is open, an event loop runs
+@pytest.fixture(scope="module")  # not for the session: an event loop runs while it is open
 def browser():
-    """Chromium, that on PATH or the one that the variable CHROMIUM names."""
+    """Chromium: the one that the variable CHROMIUM names, or the first on PATH."""
     executable = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
         pytest.skip("no Chromium on PATH, and CHROMIUM names none")

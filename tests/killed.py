@@ -3,6 +3,8 @@
 import os
 import signal
 
+import pytest
+
 
 def dies_at(write: int, *, torn: bool) -> None:
     """From here on this process kills itself at a durable write of its own, counted from 1.
@@ -48,6 +50,8 @@ class Killable:
     """The other end of :func:`main`: a program that runs again and again, and is killed where the test says."""
 
     def __init__(self, program) -> None:
+        if not hasattr(os, "fork"):
+            pytest.skip("the program forks its children")
         self._program = program
 
     def __call__(self, folder, write: int = 0, *, torn: bool = False) -> bool:

@@ -1,6 +1,5 @@
 """A small experiment on digits, for the tests; as a program: runs it in the folder it is given, with what else is asked for."""
 
-import resource
 import sys
 from pathlib import Path
 
@@ -50,6 +49,8 @@ def run(out, **options):
 if __name__ == "__main__":
     out, *asked = sys.argv[1:]
     if "small-disk" in asked:
+        import resource
+
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     if "often" in asked:
         training.CHECKPOINT_SECONDS = 0.0

@@ -1,4 +1,4 @@
-"""The code in the documents runs as printed, and the examples do what they say."""
+"""The code in the pages runs as printed and gives the printed output, and the links exist."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ def name(page):
 
 
 def small_things():
-    """What the blocks of a page may take as there: a network of four layers, data, and what its last layer sees."""
+    """The names that the blocks of a page may use: a network of four layers, data, and batches of features, outputs, labels."""
     torch.manual_seed(0)
     layers = {
         "layer1": nn.Linear(6, 20), "relu1": nn.ReLU(),
@@ -39,13 +39,13 @@ def small_things():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning", "ignore::FutureWarning:lightning")
 @pytest.mark.parametrize("page", [page for page in PAGES if any(not block.built for block in python_blocks(page))], ids=name)
-def test_the_blocks_run_and_print_what_stands_below_them(page, tmp_path, monkeypatch):
+def test_the_blocks_run_and_print_the_text_below_them(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    there = set(sys.modules)
+    before = set(sys.modules)
     run(page, small_things())
     plt.close("all")
-    for imported in set(sys.modules) - there:  # what the page wrote itself
+    for imported in set(sys.modules) - before:  # modules that the page itself wrote
         if (tmp_path / f"{imported}.py").is_file():
             del sys.modules[imported]
     for block in python_blocks(page):
@@ -55,7 +55,7 @@ def test_the_blocks_run_and_print_what_stands_below_them(page, tmp_path, monkeyp
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_block_of_python_runs_somewhere(page):
-    """Here, or in the build of the documentation, which fails where a block does."""
+    """In this test, or in the build of the documentation, which fails if a block fails."""
     built = [block for block in python_blocks(page) if block.built]
     assert not built or page.is_relative_to(ROOT / "docs")
     assert "- markdown-exec" in (ROOT / "mkdocs.yml").read_text()
@@ -64,7 +64,7 @@ def test_every_block_of_python_runs_somewhere(page):
 @pytest.mark.parametrize(
     "fence", ["```py", "~~~python", "    ```python", "```{.python}", "> ```python", "- ```python", "```pycon"]
 )
-def test_a_block_that_nothing_would_run_is_found(tmp_path, fence):
+def test_a_block_that_nothing_would_run_is_an_error(tmp_path, fence):
     page = tmp_path / "page.md"
     page.write_text(f"```python\n1\n```\n\n{fence}\n1 / 0\n```\n")
     with pytest.raises(ValueError, match="line 5: nothing runs this block"):
@@ -74,14 +74,14 @@ def test_a_block_that_nothing_would_run_is_found(tmp_path, fence):
 @pytest.mark.parametrize(
     "text",
     [
-        "```python\n1 / 0\n```\n",  # an error that is not announced
+        "```python\n1 / 0\n```\n",  # an error that the page does not show
         "```python\nprint(0.5)\n```\n\n```text\n0.6\n```\n",
         "```python\nprint('a b')\n```\n\n```text\na c\n```\n",
-        "```python\n1 / 1\n```\n\n```text\nZeroDivisionError: division by zero\n```\n",  # announced, and not there
+        "```python\n1 / 1\n```\n\n```text\nZeroDivisionError: division by zero\n```\n",  # shows an error that is not raised
         '```python\ndef f():\n    """\n    >>> f()\n    2\n    """\n    return 1\n```\n',
     ],
 )
-def test_a_page_that_says_what_is_not_so_fails(tmp_path, text):
+def test_a_page_with_wrong_output_fails(tmp_path, text):
     page = tmp_path / "page.md"
     page.write_text(text)
     with pytest.raises((AssertionError, ZeroDivisionError)):
@@ -89,7 +89,7 @@ def test_a_page_that_says_what_is_not_so_fails(tmp_path, text):
 
 
 def test_the_gallery_quotes_the_tables():
-    """Every decimal in a section of the gallery stands in the table of the run that the section names."""
+    """Every decimal in a section of the gallery is in the table of the run that the section names."""
     checked = 0
     for section in (ROOT / "docs/concepts/gallery.md").read_text().split("\n## "):
         run_name = re.search("`lazyrich run ([a-z-]+)`", section)

@@ -1,4 +1,4 @@
-"""The documentation as files on disk, in Chromium, the network cut off: its search finds, its pages stay within the screen."""
+"""The site as files on disk, in Chromium without a network: the search works, and no page is wider than the screen."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ PAGES = ("concepts/references.md", "concepts/measures.md")
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site's own settings on two of its pages, without what runs code."""
+    """Two pages of the site with its own settings, without the plugins that run code."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(ROOT / "overrides", folder / "overrides")
     for name in ("stylesheets", "javascripts"):
@@ -36,7 +36,7 @@ def opened(browser, path, width):
     return page
 
 
-def test_the_search_finds_without_a_server(browser, site):
+def test_the_search_works_without_a_server(browser, site):
     page = opened(browser, site / "index.html", 1280)
     page.locator(".md-search__input").fill("isotropic")
     page.locator(".md-search-result__link").first.click()
@@ -46,9 +46,9 @@ def test_the_search_finds_without_a_server(browser, site):
 
 
 @pytest.mark.parametrize("name", ["index", "concepts/references", "concepts/measures"])
-def test_on_a_phone_wide_things_scroll_by_themselves(browser, site, name):
+def test_on_a_phone_wide_tables_and_figures_scroll_by_themselves(browser, site, name):
     page = opened(browser, site / f"{name}.html", 390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    if name == "index":  # three panels at 390 pixels could not be read
+    if name == "index":  # three panels are illegible at 390 pixels
         assert page.locator("article img").evaluate("picture => picture.getBoundingClientRect().width") > 600
     page.context.close()

@@ -3,7 +3,6 @@
 import copy
 import os
 import random
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -307,7 +306,7 @@ class TestKilled:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
             while int(process.stdout.readline()) < 5:
                 pass
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             said = [int(line) for line in process.stdout]
         told = max([5, *said])
         s = SeriesFolder(tmp_path).read()
