@@ -22,7 +22,7 @@ STEPS = (0, 1, 10, 100, 1000)
 
 @pytest.fixture
 def opened(browser):
-    """Opens a page; in the end nothing may have gone wrong in any of them, nor have asked for the network."""
+    """Open a page; at the end, no page may have reported an error or asked for the network."""
     wrong, asked, contexts = [], [], []
 
     def open_page(path, width=1280, height=900, wait=".main-svg", **options):
@@ -61,15 +61,14 @@ def run(folder, factor=1.0, layers=()):
 def everything_drawn(page):
     for section in page.query_selector_all("[data-panel]:not([hidden])"):
         section.scroll_into_view_if_needed()
-    plots = "[...document.querySelectorAll('[data-panel]:not([hidden]) .plot')]"
-    page.wait_for_function(f"{plots}.every(plot => plot.querySelector('.main-svg'))")
+        section.wait_for_selector(".main-svg", state="attached")
 
 
 def lines(page, panel):
     """(x, y) of the lines that a panel shows, bands left out."""
     plot = page.locator(f"[data-panel={panel}] .plot")
     plot.scroll_into_view_if_needed()
-    for _ in range(4):  # frames, in which panels come into view and are drawn anew
+    for _ in range(4):  # frames, in which panels come into view and are drawn again
         page.evaluate("new Promise(requestAnimationFrame)")
     return plot.evaluate("plot => plot.data.filter(trace => trace.fill !== 'toself').map(trace => [trace.x, trace.y])")
 
@@ -140,7 +139,7 @@ def test_hostile_names_do_no_harm(opened, hostile):
         assert plot.locator(".hoverlayer :is(a, script, image)").count() == 0
     for name in range(-1, len(HOSTILE)):
         page.locator("#show").select_option(str(name))
-    page.locator("#beside").select_option("0")
+    page.locator("#compare").select_option("0")
     page.locator("thead button").first.click()
     assert page.locator("#legend .name").all_inner_texts() == [HOSTILE[4], HOSTILE[0]]
 

@@ -38,6 +38,7 @@ class TestMissingExtras:
             ("tyro", "from lazyrich.cli.main import main; raise SystemExit(main(['demo']))", "cli"),
             ("matplotlib", "import lazyrich.results.figures as p; p.plot_richness({'a': None})", "plot"),
             ("plotly", "from lazyrich.report import Found, write_report; write_report(Found('a', ()))", "report"),
+            ("jinja2", "from lazyrich.report import Found, write_report; write_report(Found('a', ()))", "report"),
             (
                 "lightning",
                 "from lazyrich.cli.main import main; raise SystemExit(main(['run', 'grokking']))",

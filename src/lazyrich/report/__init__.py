@@ -1,4 +1,4 @@
-"""One self-contained page of results: measurements, series over training, experiments. Reads results only, never a model."""
+"""One self-contained HTML page of results: measurements, series over training, experiments. It reads results, never a model."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["Found", "measured", "write_report"]
 def write_report(
     source: str | os.PathLike[str] | Found, out: str | os.PathLike[str] | None = None, *, generated: datetime | None = None
 ) -> Path:
-    """Writes one HTML file that needs no network: D_LR with its error, the curves over time, layers, collapse, all numbers.
+    """Write one HTML file that needs no network: D_LR with its error, the curves over time, layers, collapse, all numbers.
 
     Args:
-        source: a result's JSON file; or a folder with results, a series (``evaluations.jsonl``), several of either below it,
-            or an experiment's results. What lies in folders ``seed-0``, ``seed-1`` … beside each other is one run.
-        out: the file to write; by default ``report.html`` in the folder, or beside the file.
-        generated: when, to stand on the page; None leaves it out, so that equal results give equal pages.
+        source: the JSON file of a result; or a folder with results, a series (``evaluations.jsonl``), several of either in
+            folders below it, or the results of an experiment. Folders ``seed-0``, ``seed-1`` … next to each other are one run.
+        out: the file to write; by default ``report.html`` in the folder, or next to the file.
+        generated: time to show on the page; None leaves it out, so that equal results give equal pages.
 
     Returns:
-        Where it was written.
+        The path of the file.
 
     Raises:
         FileNotFoundError: no such folder or file.
         DataError: nothing to report is there, or a file is damaged; names it.
-        MissingExtraError: plotly is not installed.
+        MissingExtraError: plotly or Jinja2 is not installed.
         OSError: ``out`` cannot be written.
     """
     if isinstance(source, Found):

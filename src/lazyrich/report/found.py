@@ -1,4 +1,4 @@
-"""What is there to report: measurements, series and experiments below a folder, read as runs with names."""
+"""What there is to report in a folder: measurements, series and experiments, read into runs with names."""
 
 from __future__ import annotations
 
@@ -15,30 +15,16 @@ from .._support.files import folder_name, natural
 from .._support.stored import read_json
 from ..errors import DataError
 from ..results.names import current_name
-from ..results.richness import SCHEMA, Richness, load
+from ..results.richness import SCHEMA, LayerRichness, Richness, load
 from ..results.series import Evaluation, Series, SeriesFolder
+from .runs import Layer, Run, Seed, shared_steps
 
 DEPTH = 4
 COLUMNS = ("condition", "seed", "step", "measure", "value")
 LOOKED_FOR = (
-    "results (JSON, as Richness.save and `lazyrich measure` write them) and series (evaluations.jsonl), there and up to "
-    f"{DEPTH} folders below, and for an experiment's results.csv"
+    "results that `lazyrich measure --out` or Richness.save wrote (JSON) and series (evaluations.jsonl), there and up to "
+    f"{DEPTH} folders below, and for the results.csv of an experiment"
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One line of the report.
-
-    Attributes:
-        name: as the reader sees it.
-        seeds: one series for each seed; a measurement is a series of one evaluation.
-        result: the measurement, where the run is one.
-    """
-
-    name: str
-    seeds: tuple[Series, ...]
-    result: Richness | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +32,10 @@ class Found:
     """Everything that one page shows.
 
     Attributes:
-        title: names it.
+        title: title of the page.
         runs: at least one.
-        facts: label -> what is known of the whole: the command, versions …
-        table: the table that an experiment ended with, or None.
+        facts: label -> how the runs came about: the command, versions …
+        table: the final table of an experiment, or None.
     """
 
     title: str
@@ -61,12 +47,15 @@ class Found:
 def measured(name: str, result: Richness) -> Run:
     """A measurement as a run."""
     curves = result.curves()
-    curves["relative_eigenvalues"] = curves["relative_eigenvalues"][: result.spectrum.rank]  # what follows is rounding
-    return Run(name, (Series([Evaluation(0, result.numbers(), curves)]),), result)
+    curves["relative_eigenvalues"] = curves["relative_eigenvalues"][: result.spectrum.rank]  # those after it are rounding errors
+    values = {measure: np.array([value]) for measure, value in result.numbers().items()}
+    seed = Seed(np.zeros(1, np.int64), values, lambda index: curves)
+    layers = {layer: _layer(of) for layer, of in result.layers.items()}
+    return Run(name, (seed,), measured=True, head=result.head, notes=result.notes, layers=layers)
 
 
 def find(path: Path) -> Found:
-    """Reads what ``path``, a folder or one JSON file, holds.
+    """Read what ``path``, a folder or a JSON file, holds.
 
     Raises:
         FileNotFoundError: no such path.
@@ -88,8 +77,13 @@ def find(path: Path) -> Found:
     return Found(title, tuple(runs), {} if about is None else _facts(about), text)
 
 
+def _layer(of: LayerRichness) -> Layer:
+    half_width = 1.96 * (of.low_rank_stderr or of.reduction_stderr or 0.0)
+    return Layer(half_width, of.isotropic, of.balanced)
+
+
 def _folders(path: Path) -> Iterator[Path]:
-    """The folder and those below it, in the order of their names; hidden ones and links are left out."""
+    """The folder and those below it, in the order of their names, without hidden ones and links."""
     for here, below, _ in os.walk(path):
         folder = Path(here)
         deep = len(folder.relative_to(path).parts) >= DEPTH
@@ -109,7 +103,7 @@ def _measurements(path: Path) -> list[Run]:
 
 
 def _is_result(file: Path) -> bool:
-    """Whether it begins as a result does; other JSON files may lie about."""
+    """Whether it begins as a result does; the folder may hold other JSON files."""
     with file.open("rb") as raw:
         return SCHEMA.encode() in raw.read(200)
 
@@ -125,7 +119,7 @@ def _series(path: Path) -> list[Run]:
                 groups.setdefault(name, {})[folder.name] = series
     csv_path = path / "results.csv"
     titles = {folder_name(name): name for name in _conditions(csv_path)} if csv_path.is_file() else {}
-    order = {name: place for place, name in enumerate(titles)}
+    order = {name: position for position, name in enumerate(titles)}
     runs = []
     for name in sorted(groups, key=lambda n: order.get(folder_name(n), len(order))):
         runs += _together(titles.get(folder_name(name), name), groups[name])
@@ -133,21 +127,19 @@ def _series(path: Path) -> list[Run]:
 
 
 def _together(name: str, seeds: dict[str, Series]) -> list[Run]:
-    """Seeds as one run where they were looked at at the same steps, as far as each has come; else each for itself."""
-    if len(shared_steps(list(seeds.values()))) >= min(2, *(len(s) for s in seeds.values())):
-        return [Run(name, tuple(seeds.values()))]
-    return [Run(f"{name}, {seed}", (series,)) for seed, series in seeds.items()]
+    """One run of all seeds if they were measured at the same steps, as far as each has got; otherwise one run for each."""
+    shared = shared_steps([series.steps for series in seeds.values()])
+    if len(shared) >= min(2, *(len(series) for series in seeds.values())):
+        return [Run(name, tuple(map(_seed, seeds.values())))]
+    return [Run(f"{name}, {seed}", (_seed(series),)) for seed, series in seeds.items()]
 
 
-def shared_steps(seeds: list[Series]) -> np.ndarray:
-    """The steps at which every seed that came so far was looked at."""
-    steps = np.unique(np.concatenate([s.steps for s in seeds]))
-    kept = [np.isin(steps, s.steps) | (steps > s.steps[-1]) for s in seeds]
-    return steps[np.all(kept, axis=0)]
+def _seed(series: Series) -> Seed:
+    return Seed(series.steps, {name: series[name] for name in series.measures}, series.curves, series.notes)
 
 
 def _name(path: Path, folder: Path) -> str:
-    """What the reader calls a run in ``folder``: the way there, or the name of ``path`` itself."""
+    """The name of a run in ``folder``: the path from ``path`` to there, or the name of ``path`` itself."""
     parts = folder.relative_to(path).parts if folder != path.parent else ()
     parts = parts[1:] if parts[:1] == ("runs",) else parts
     return "/".join(parts) or path.resolve().name
@@ -160,7 +152,7 @@ def _rows(path: Path) -> list[tuple[str, int, int, str, float]]:
             return [(_condition(r), int(r["seed"]), int(r["step"]), current_name(r["measure"]), float(r["value"])) for r in rows]
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
-            f"{path} is damaged ({error!r}): the columns are {', '.join(COLUMNS)}, and before them a sweep's"
+            f"{path} is damaged ({error!r}): its columns must be {', '.join(COLUMNS)}, after those of a sweep's grid"
         ) from error
 
 
@@ -176,22 +168,22 @@ def _conditions(path: Path) -> list[str]:
 
 def _tidy(path: Path) -> list[Run]:
     """The runs of an experiment from its table of numbers alone: without curves."""
-    found: dict[str, dict[int, dict[int, dict[str, float]]]] = {}
+    conditions: dict[str, dict[int, dict[int, dict[str, float]]]] = {}
     for condition, seed, step, measure, value in _rows(path):
-        found.setdefault(condition, {}).setdefault(seed, {}).setdefault(step, {})[measure] = value
+        conditions.setdefault(condition, {}).setdefault(seed, {}).setdefault(step, {})[measure] = value
     runs = []
-    for condition, seeds in found.items():
+    for condition, seeds in conditions.items():
         series = {f"seed-{seed}": Series([Evaluation(s, v) for s, v in sorted(steps.items())]) for seed, steps in seeds.items()}
         runs += _together(condition, series)
     return runs
 
 
 def _facts(path: Path) -> dict[str, str]:
-    """What an experiment or a sweep says of how it was run."""
+    """How an experiment or a sweep was run, from its own file."""
     try:
         about = read_json(path)
-        given = {"command": about["command"], "device": about.get("device"), "precision": about.get("precision")}
-        versions = ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items())
+        facts = {"command": about["command"], "device": about.get("device"), "precision": about.get("precision")}
+        facts["versions"] = ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items())
     except (DataError, KeyError, TypeError, AttributeError):
-        return {}  # another program's file of that name
-    return {label: str(value) for label, value in (given | {"versions": versions}).items() if value}
+        return {}  # a file of that name from another program
+    return {label: str(value) for label, value in facts.items() if value}

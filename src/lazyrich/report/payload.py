@@ -1,17 +1,18 @@
-"""What the page's script draws, as plain JSON: thinned and rounded, so that a page of a hundred runs stays small."""
+"""What the script of the page draws, as plain JSON: thinned and rounded, so that a page of a hundred runs stays small."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .._support.spread import mean_and_sd
 from ..results.catalogue import entry, listed
+from ..results.curves_panel import SMALLEST
 from ..results.names import layer_value, split_layer_value
-from ..results.series import Series
-from .found import Found, Run, shared_steps
+from .runs import Run
 
 POINTS = 60  # of a curve
 CURVES = ("relative_eigenvalues", "utilization", "quality", "contributions")
@@ -19,126 +20,109 @@ EVALUATIONS = 20_000  # over all runs
 CURVE_SETS = 6_000
 
 
-def overview(found: Found) -> dict[str, Any]:
-    """All but the curves: what the catalogue says of the measures, and for every run its steps and values.
+def overview(runs: Sequence[Run]) -> dict[str, Any]:
+    """All but the curves: the catalogue's entries of the measures, and the steps and values of every run.
 
-    ``values`` and ``sd`` hold a list for each measure, null where it could not be taken; ``sd`` is there for several seeds.
-    ``thinned`` says whether not every evaluation is drawn with its curves.
+    ``values`` and ``sd`` hold a list for each measure, with null where it was not measured; only runs of several seeds have
+    ``sd``. ``thinned`` is true if some evaluations are left out of the curves.
     """
-    names = listed({name for run in found.runs for series in run.seeds for name in series.measures})
+    names = listed({name for run in runs for name in run.measures})
     return {
         "labels": {name: entry(name).full_label for name in names},
         "symbols": {name: entry(name).symbol for name in names},
         "groups": {name: entry(name).group for name in names},
-        "runs": [_numbers(run, len(found.runs)) for run in found.runs],
-        "thinned": any(len(shared_steps(list(run.seeds))) > _with_curves(run, len(found.runs)) for run in found.runs),
+        "runs": [_numbers(run, len(runs)) for run in runs],
+        "thinned": any(len(run.steps) > _max_curves(run, len(runs)) for run in runs),
     }
 
 
-def curves(run: Run, runs: int) -> dict[str, Any]:
-    """The curves of one run: ``at`` are the places among its steps that have some.
+def curves(run: Run, num_runs: int) -> dict[str, Any]:
+    """The curves of one run of so many; ``at`` holds the indices of the drawn steps that have curves.
 
-    Cumulative contributions stand for the contributions; ``k`` counts features from 1. Of several seeds it is the mean over
-    those that were looked at, with the standard deviation.
+    The contributions are cumulative; ``k`` counts features from 1. Curves of several seeds are the mean and the standard
+    deviation over those seeds that have them at that step.
     """
-    steps = _steps(run, runs)
-    held: dict[int, list[dict[str, np.ndarray]]] = {}
-    for place in _spread(len(steps), _with_curves(run, runs)):
-        given = [c for series in run.seeds if (c := _curves_at(series, int(steps[place])))]
-        if given:
-            held[place] = given
-    widest = max((len(c[name]) for sets in held.values() for c in sets for name in c), default=0)
+    steps = _drawn_steps(run, num_runs)
+    sets: dict[int, list[dict[str, np.ndarray]]] = {}
+    for index in _evenly(len(steps), _max_curves(run, num_runs)):
+        if seeds := [_drawn(curves) for curves in run.curves(int(steps[index]))]:
+            sets[index] = seeds
+    widest = max((len(curve) for seeds in sets.values() for seed in seeds for curve in seed.values()), default=0)
     k = _log_spaced(widest)
-    found: dict[str, Any] = {"k": k.tolist(), "at": list(held)}
+    content: dict[str, Any] = {"k": k.tolist(), "at": list(sets)}
     for name in CURVES:
-        taken = [_taken([c[name] for c in sets if name in c], k) for sets in held.values()]
-        if any(len(values) for values in taken):
-            means, sds = zip(*map(mean_and_sd, taken), strict=True)
-            found[name] = [_rounded(values, 3) for values in means]
+        values = [_at_features([seed[name] for seed in seeds if name in seed], k) for seeds in sets.values()]
+        if any(len(seeds) for seeds in values):
+            means, sds = zip(*map(mean_and_sd, values), strict=True)
+            content[name] = [_rounded(mean, 3) for mean in means]
             if len(run.seeds) > 1:
-                found[name + "_sd"] = [_rounded(values, 2) for values in sds]
-    return found
+                content[name + "_sd"] = [_rounded(sd, 2) for sd in sds]
+    return content
 
 
-def _numbers(run: Run, runs: int) -> dict[str, Any]:
-    steps = _steps(run, runs)
-    names = {name for series in run.seeds for name in series.measures}
+def _numbers(run: Run, num_runs: int) -> dict[str, Any]:
+    steps = _drawn_steps(run, num_runs)
     values, spread = {}, {}
-    for name in names:
-        seeds = np.array([_at(series, name, steps) for series in run.seeds])
-        mean, sd = mean_and_sd(seeds)
+    for name in sorted(run.measures):
+        mean, sd = mean_and_sd(run.at(name, steps))
         values[name] = _rounded(mean)
         if len(run.seeds) > 1:
             spread[name] = _rounded(sd)
-    parts = [split_layer_value(name) for series in run.seeds for name in series.measures]
-    layers = list(dict.fromkeys(layer for measure, layer in parts if measure == "low_rank" and layer is not None))
-    described = {} if run.result is None else run.result.layers
-    more = {
-        "error": [_single(1.96 * (x.low_rank_stderr or x.reduction_stderr or 0.0)) for x in described.values()],
-        "isotropic": [_single(x.isotropic) for x in described.values()],
-        "balanced": [_single(x.balanced) for x in described.values()],
-    }
-    return {
+    layers = [layer for measure, layer in map(split_layer_value, run.measures) if measure == "low_rank" and layer is not None]
+    content = {
         "name": run.name,
         "seeds": len(run.seeds),
-        "measured": run.result is not None,
+        "measured": run.measured,
         "steps": steps.tolist(),
-        "values": {name: values[name] for name in sorted(names)},
-        **({"sd": {name: spread[name] for name in sorted(names)}} if spread else {}),
+        "values": values,
         "layers": layers,
         "layer_values": [layer_value("low_rank", layer) for layer in layers],
-        **(more if described else {}),
     }
+    if spread:
+        content["sd"] = spread
+    if run.layers:
+        content["error"] = [_single(layer.half_width) for layer in run.layers.values()]
+        content["isotropic"] = [_single(layer.isotropic) for layer in run.layers.values()]
+        content["balanced"] = [_single(layer.balanced) for layer in run.layers.values()]
+    return content
 
 
-def _steps(run: Run, runs: int) -> np.ndarray:
+def _drawn_steps(run: Run, num_runs: int) -> np.ndarray:
     """The steps that are drawn, of a run among so many."""
-    steps = shared_steps(list(run.seeds))
-    return steps[_spread(len(steps), max(20, EVALUATIONS // runs))]
+    return run.steps[_evenly(len(run.steps), max(20, EVALUATIONS // num_runs))]
 
 
-def _with_curves(run: Run, runs: int) -> int:
-    """How many evaluations of a run among so many may have curves; a band takes as much as a curve."""
-    return max(2, CURVE_SETS // runs // (2 if len(run.seeds) > 1 else 1))
+def _max_curves(run: Run, num_runs: int) -> int:
+    """How many evaluations of a run among so many may have curves; a band takes as much space as a curve."""
+    return max(2, CURVE_SETS // num_runs // (2 if len(run.seeds) > 1 else 1))
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """At most so many places, evenly, the first and the last among them."""
+def _evenly(count: int, most: int) -> list[int]:
+    """At most so many indices below ``count``, evenly spaced, the first and the last among them."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
-def _at(series: Series, name: str, steps: np.ndarray) -> np.ndarray:
-    """One measure at these steps; NaN at those that the series has not come to."""
-    places = np.searchsorted(series.steps, steps)
-    known = places < len(series)
-    values = np.full(len(steps), np.nan)
-    values[known] = series[name][places[known]]
-    return values
-
-
-def _curves_at(series: Series, step: int) -> dict[str, np.ndarray]:
-    place = int(np.searchsorted(series.steps, step))
-    if place == len(series):
-        return {}
-    given = {name: np.asarray(curve, np.float64) for name, curve in series.curves(place).items() if name in CURVES}
-    if "contributions" in given:
-        given["contributions"] = np.cumsum(given["contributions"])
-    if "relative_eigenvalues" in given:  # on a log axis, and what is smaller is rounding
-        given["relative_eigenvalues"] = np.where(given["relative_eigenvalues"] > 1e-8, given["relative_eigenvalues"], np.nan)
-    return given
+def _drawn(curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The curves as they are drawn: contributions cumulative, eigenvalues that are rounding errors left out."""
+    drawn = {name: np.asarray(curve, np.float64) for name, curve in curves.items() if name in CURVES}
+    if "contributions" in drawn:
+        drawn["contributions"] = np.cumsum(drawn["contributions"])
+    if "relative_eigenvalues" in drawn:
+        drawn["relative_eigenvalues"] = np.where(drawn["relative_eigenvalues"] > SMALLEST, drawn["relative_eigenvalues"], np.nan)
+    return drawn
 
 
 def _log_spaced(count: int) -> np.ndarray:
-    """From 1 to ``count``, whole and about a constant factor apart."""
+    """Integers from 1 to ``count``, about a constant factor apart."""
     return np.unique(np.geomspace(1, count, POINTS).round().astype(int)) if count else np.array([], int)
 
 
-def _taken(seeds: list[np.ndarray], k: np.ndarray) -> np.ndarray:
+def _at_features(seeds: list[np.ndarray], k: np.ndarray) -> np.ndarray:
     """(seeds, k) the values at feature k; NaN beyond the end of a curve."""
-    taken = np.full((len(seeds), len(k)), np.nan)
-    for row, curve in zip(taken, seeds, strict=True):
+    values = np.full((len(seeds), len(k)), np.nan)
+    for row, curve in zip(values, seeds, strict=True):
         row[k <= len(curve)] = curve[k[k <= len(curve)] - 1]
-    return taken
+    return values
 
 
 def _rounded(values: np.ndarray, digits: int = 5) -> list[float | int | None]:
@@ -146,7 +130,7 @@ def _rounded(values: np.ndarray, digits: int = 5) -> list[float | int | None]:
 
 
 def _single(value: float, digits: int = 5) -> float | int | None:
-    """Significant digits; None, which is JSON's null, for what is no number."""
+    """Round to significant digits; None, which is JSON's null, for NaN and infinity."""
     if not math.isfinite(value):
         return None
     value = float(f"{value:.{digits}g}")
