@@ -29,6 +29,8 @@ from .gram import Gram
 from .measurement.cost import MeasurementCost, measurement_cost
 from .measurement.measure import collect, measure
 from .measurement.null import Null, NullDistribution, null_distribution
+from .model.rows import Rows
+from .results.evidence import Evidence
 from .results.parts import Comparison, LayerRichness
 from .results.richness import Richness, load, table
 from .results.series import Evaluation, Series
@@ -59,6 +61,7 @@ __all__ = [
     "DegenerateError",
     "EffectiveRank",
     "Evaluation",
+    "Evidence",
     "FeatureSpectrum",
     "Gram",
     "HeadError",
@@ -80,6 +83,7 @@ __all__ = [
     "RankMe",
     "RankWarning",
     "Richness",
+    "Rows",
     "Series",
     "StableRank",
     "collect",

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from .._support.extras import needs
 from ..errors import DataError
-from ..model.capture import unwrapped
+from ..model.linear import unwrapped
 from .monitored import Monitored
 
 needs("transformers", "transformers")

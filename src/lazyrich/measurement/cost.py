@@ -20,7 +20,7 @@ from ..functional.sketch import SKETCH_BLOCKS, SKETCH_BUCKETS
 from ..gram import RETAINED_ROWS, Gram
 from ..gram.moments import _CPU_PANEL
 from ..gram.state import BLOCK_ROWS
-from ..model.capture import MANY_OUTPUTS
+from ..model.calls import MANY_OUTPUTS
 from .narrow import HELD_BYTES, WIDTH_LIMIT
 
 # Decompositions of order k in units in which eigenvalues with eigenvectors of a symmetric matrix are 9k³ (Golub & Van Loan, 8.3);

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +14,17 @@ from torch import Tensor, nn
 from .._support.processes import Processes
 from ..errors import DataError, RankWarning
 from ..functional.neural_collapse import class_means, nearest_mean_disagrees
-from ..gram import RETAINED_ROWS, FeaturePair, Gram
-from ..model.batches import is_one_shot, loader_shuffles
-from ..model.capture import Tap, unwrapped
+from ..gram import Gram
+from ..model.batches import IGNORED_LABEL, Batch, Forward, batches, is_one_shot, loader_shuffles
 from ..model.determinism import check_data, check_model
-from ..model.layers import LayerTaps, Pooling
+from ..model.layers import Layers, Pooling
+from ..model.linear import unwrapped
+from ..model.rows import Layout, Reader, RowChoice
 from ..model.undisturbed import undisturbed
 from ..results.richness import Richness
-from .narrow import NarrowGram
-from .one_pass import Pass, class_weights
+from .one_pass import OnePass, class_weights
 from .reading import left_out, read_head, read_layers
+from .sums import Agreement, HeadSums, LayerSums, StartSums
 
 
 def measure(
@@ -32,6 +34,11 @@ def measure(
     head: nn.Module | str | None = None,
     layers: str | Sequence[str] | None = None,
     pooling: Pooling = "average",
+    rows: RowChoice = None,
+    forward: Forward | None = None,
+    targets: Callable[[Any], Tensor] | None = None,
+    ignore_index: int = IGNORED_LABEL,
+    layout: Layout | None = None,
     start: nn.Module | None = None,
     num_samples: int | None = None,
     sample_weights: Tensor | None = None,
@@ -51,12 +58,20 @@ def measure(
         model: any ``nn.Module`` with a linear head; wrapped in DataParallel, DDP, FSDP or torch.compile too.
         data: a DataLoader or any iterable of batches, a tensor of inputs, or a tuple (inputs, targets). A batch is a tensor, a
             pair (inputs, targets), or a mapping that the model takes as keyword arguments, targets under "labels".
-        head: the head, its dotted name, or None: the linear layer whose output the model returns, else the last that ran.
+        head: the head, its dotted name, or None: the one linear layer whose outputs, by value, are what the model returns (also
+            through a softmax, an increasing function, a selection of rows or columns; ``result.evidence`` says how).
         layers: also measure what these layers see, against the same outputs: "all" for every linear and convolution layer, or
             dotted names of modules. What the head sees is the last of them.
         pooling: how a map (n, c, h, w) or a sequence (n, tokens, d) that a layer sees becomes rows: "average" over places,
             "flatten" to one long vector, "positions" (every place is a sample), "first" or "last" token. Tokens that an
             ``attention_mask`` leaves out do not count. Where the head answers at every token, layers are taken there too.
+        rows: which rows count: "all", "mask", "labels", a key of the batch ("train_mask"), or a function of the batch that returns
+            a boolean tensor. By default positions that the mask of the head's sequence keeps and whose label is not ignored.
+        forward: runs the model on a batch, as ``forward(model, batch)``; it returns what the model returns, or
+            :class:`lazyrich.Rows`, which needs no head.
+        targets: gives the targets of a batch, in place of "labels" or the second of a pair.
+        ignore_index: labels of this value do not count.
+        layout: "time_first" where the head's outputs are (time, samples, C); by default the first dimension counts samples.
         start: a copy of the network as it was at the start (``copy.deepcopy`` before training): adds S_init and the distance
             of the parameters.
         num_samples: stop after this many, over all processes.
@@ -94,21 +109,25 @@ def measure(
     _check(model, data, sample_weights, start, class_balanced=class_balanced, nc4=nc4, check=check)
     processes = Processes(distributed)
     model = unwrapped(model)
-    with processes.all_or_none(), undisturbed(model, data, device) as place:
-        tap = Tap(model, head)
+    with processes.all_or_none(), undisturbed(model, data, device) as target:
+        one_pass = one_pass_of(
+            model, data, target, processes, head=head, rows=rows, forward=forward, targets=targets, ignore_index=ignore_index,
+            layout=layout,
+        )  # fmt: skip
+        one_pass = replace(one_pass, num_samples=num_samples, sample_weights=sample_weights, progress=progress)
         if check:
             with undisturbed(model, data, None):  # the pass then sees what it would have seen without
                 check_data(data, num_samples)
-                check_model(tap, data, place, num_samples, processes)
-        per_class = class_weights(data, sample_weights, num_samples, processes) if class_balanced else None
-        run = Pass(tap, data, place, num_samples, sample_weights, per_class, processes, progress)
-        taps = None if layers is None else LayerTaps(model, layers, pooling)
-        gram, inner, beginning = _fill(run, taps, None if start is None else unwrapped(start))
-        result, warning = read_head(gram, run, start, beginning)
-        if taps is not None:
-            result = replace(result, layers=read_layers(inner, taps, run), notes=result.notes + left_out(taps))
+                _check_model(one_pass)
+        if class_balanced:
+            one_pass = replace(one_pass, class_weights=class_weights(one_pass))
+        chosen = None if layers is None else Layers(model, layers, pooling)
+        sums, inner, beginning = _filled(one_pass, chosen, start)
+        result, warning = read_head(sums, model, start, beginning)
+        if inner is not None:
+            result = replace(result, layers=read_layers(inner, sums), notes=result.notes + left_out(inner))
         if nc4 and result.neural_collapse is not None:
-            disagree = _disagreement(run, gram)
+            disagree = _disagreement(replace(one_pass, head=sums.known), sums)
             result = replace(result, neural_collapse=replace(result.neural_collapse, nc4=disagree))
     if warning is not None:
         warnings.warn(warning, RankWarning, stacklevel=2)
@@ -120,6 +139,11 @@ def collect(
     data: Any,
     *,
     head: nn.Module | str | None = None,
+    rows: RowChoice = None,
+    forward: Forward | None = None,
+    targets: Callable[[Any], Tensor] | None = None,
+    ignore_index: int = IGNORED_LABEL,
+    layout: Layout | None = None,
     num_samples: int | None = None,
     distributed: bool = False,
     device: torch.device | str | None = None,
@@ -133,9 +157,12 @@ def collect(
     _check(model, data)
     processes = Processes(distributed)
     model = unwrapped(model)
-    with processes.all_or_none(), undisturbed(model, data, device) as place:
-        run = Pass(Tap(model, head), data, place, num_samples, None, None, processes, progress)
-        return _fill(run, None, None)[0]
+    with processes.all_or_none(), undisturbed(model, data, device) as target:
+        one_pass = one_pass_of(
+            model, data, target, processes, head=head, rows=rows, forward=forward, targets=targets, ignore_index=ignore_index,
+            layout=layout,
+        )  # fmt: skip
+        return _filled(replace(one_pass, num_samples=num_samples, progress=progress), None, None)[0].finish()
 
 
 def _check(
@@ -158,47 +185,93 @@ def _check(
         raise DataError("sample_weights are in the order of the data, and this DataLoader shuffles: use shuffle=False")
 
 
-def _fill(run: Pass, taps: LayerTaps | None, start: nn.Module | None) -> tuple[Gram, dict[str, NarrowGram], FeaturePair | None]:
-    """The pass: a Gram of the head, one of each layer, and the pair of the head's features now and at the start."""
-    gram, layers, beginning = None, {}, None
-    with undisturbed(start or run.tap.model, None, run.place if start is not None else None):
-        start_tap = None
-        for rows in run.rows("measuring", taps.hooks if taps is not None else None):
-            gram = gram or run.gram(retain=0 if run.positions else RETAINED_ROWS, num_outputs=rows.num_outputs)
-            gram.update(rows.features, rows.outputs, rows.targets, rows.weights)
-            if start is not None:
-                start_tap = start_tap or Tap(start, run.tap.name if run.tap.found is not run.tap.model else start)
-                beginning = beginning or FeaturePair("features", "features of the start")
-                then = start_tap.run(rows.batch).counted(rows.batch.counted)
-                beginning.update(rows.features, then.features.to(rows.features.dtype), rows.weights)
-            if taps is not None:
-                for name, (features, owner) in taps.rows(rows.captured, rows.batch, run.tap.name).items():
-                    retain = RETAINED_ROWS if len(features) == len(rows.features) and not run.positions else 0
-                    if name not in layers:
-                        layers[name] = NarrowGram(
-                            run.gram(retain=retain, num_outputs=rows.num_outputs), hold=not run.processes.together
-                        )
-                    weights = None if rows.weights is None else rows.weights[owner.to(rows.weights.device)]
-                    layers[name].update(features, rows.outputs[owner], weights)
-    grams = [gram] if gram is not None else []
-    filled = {name: layer.finish() for name, layer in layers.items()}
-    run.reduce([*grams, *([] if beginning is None else [beginning]), *filled.values()])
-    if gram is None or gram.count == 0:
-        used_up = " or an iterator that was used up" if is_one_shot(run.data) else ""
+def _check_model(one_pass: OnePass) -> None:
+    """Looks twice at the first batch."""
+
+    def look(batch: Batch) -> tuple[Tensor, Tensor]:
+        alone = replace(
+            one_pass, data=[batch.item], processes=Processes(False), num_samples=None, sample_weights=None, progress=False
+        )
+        part = next(iter(alone.parts("checking")))
+        return part.rows.features, part.outputs
+
+    stream = batches(one_pass.data, one_pass.device, one_pass.targets)
+    batch = next((b for b in stream if one_pass.processes.together or not b.is_empty), None)
+    check_model(one_pass.model, batch, look, one_pass.processes)
+
+
+def one_pass_of(
+    model: nn.Module,
+    data: Any,
+    device: torch.device,
+    processes: Processes,
+    *,
+    head: nn.Module | str | None = None,
+    rows: RowChoice = None,
+    forward: Forward | None = None,
+    targets: Callable[[Any], Tensor] | None = None,
+    ignore_index: int = IGNORED_LABEL,
+    layout: Layout | None = None,
+) -> OnePass:
+    """A pass from the arguments of :func:`measure` that say how a network is read."""
+    if rows is not None and not isinstance(rows, str) and not callable(rows):
+        raise TypeError(f'rows must be "all", "mask", "labels", a key of the batch or a function, got {type(rows).__name__}')
+    if layout not in (None, *get_args(Layout)):
+        raise ValueError(f"layout must be one of {', '.join(get_args(Layout))}, got {layout!r}")
+    reader = Reader(rows, ignore_index, layout)
+    return OnePass(model, data, device, processes, head, reader, forward=forward, targets=targets)
+
+
+def _filled(
+    one_pass: OnePass, layers: Layers | None, start: nn.Module | None
+) -> tuple[HeadSums, LayerSums | None, StartSums | None]:
+    """The pass: sums of the head, of each layer, and of the head's features now and at the start."""
+    sums, agreement = HeadSums(one_pass.processes), Agreement()
+    inner = None if layers is None else LayerSums(layers, one_pass)
+    beginning = None if start is None else StartSums(start, one_pass)
+    with undisturbed(unwrapped(start), None, one_pass.device) if start is not None else nullcontext():
+        for part in one_pass.parts("measuring", layers):
+            sums.add(part)
+            if beginning is not None:
+                beginning.add(part)
+            if inner is not None:
+                inner.add(part)
+            if one_pass.processes.together:
+                agreement.add(part)
+    if sums.known is not None:
+        sums.finish()
+    grams = [
+        *([] if inner is None else inner.finish()),
+        *([] if beginning is None or beginning.pair is None else [beginning.pair]),
+    ]
+    head = None if sums.known is None or sums.known.head is None else sums.known.head.name
+    if agreement.same_data(one_pass.processes, head, sums.per_position, len(grams)):
+        sums.notes.append(f"all {one_pass.processes.size} processes were given the same data: counted once")
+        sums.copies = True
+    elif one_pass.processes.together:
+        sums.reduce()
+        for gram in grams:
+            gram.reduce(one_pass.processes)
+    if sums.gram is None or sums.gram.count == 0:
+        used_up = " or an iterator that was used up" if is_one_shot(one_pass.data) else ""
         raise DataError(f"data gave no samples: an empty loader{used_up}; pass a DataLoader, a list of batches or tensors")
-    return gram, layers, beginning
+    sums.settle_targets()
+    return sums, inner, beginning
 
 
-def _disagreement(run: Pass, gram: Gram) -> float:
-    """NC4 by a second pass: the class means must be known before the first sample is judged."""
+def _disagreement(one_pass: OnePass, sums: HeadSums) -> float:
+    """NC4 by a second pass, because the class means must be known before the first sample is judged."""
+    gram = sums.finish()
     means = class_means(gram)[1]
-    sums = torch.zeros(2, dtype=torch.float64)  # disagreement, weight
-    for rows in run.rows("NC4"):
-        disagree = nearest_mean_disagrees(rows.features, rows.outputs, means).double().cpu()
-        weights = torch.ones_like(disagree) if rows.weights is None else rows.weights.cpu().double()
-        sums += torch.stack([weights @ disagree, weights.sum()])
-    run.add(sums)
-    wrong, total = sums.tolist()
+    totals = torch.zeros(2, dtype=torch.float64)  # disagreement, weight
+    for part in one_pass.parts("NC4"):
+        disagree = nearest_mean_disagrees(part.rows.features, part.outputs, means).double().cpu()
+        weights = torch.ones_like(disagree) if part.weights is None else part.weights.cpu().double()
+        totals += torch.stack([weights @ disagree, weights.sum()])
+    if one_pass.processes.together and not sums.copies:
+        one_pass.processes.gather(None)
+        one_pass.processes.add(totals)
+    wrong, total = totals.tolist()
     if abs(total - gram.weight_sum) > 1e-9 * gram.weight_sum:
         raise DataError(
             f"the second pass for NC4 saw another amount of data than the first: {total:g} against {gram.weight_sum:g}"

@@ -74,18 +74,18 @@ class NarrowGram:
         outputs = torch.cat([outputs for _, outputs, _ in self._held])
         weights = [w for _, _, w in self._held if w is not None]
         self._held = []
-        self.gram.update(_dual(x), outputs, None, torch.cat(weights) if weights else None)
+        self.gram.update(dual(x), outputs, None, torch.cat(weights) if weights else None)
         self.reduction = f"exact, by the {len(x):,} × {len(x):,} kernel in place of {self.width:,} features"
         return self.gram
 
 
-def _dual(x: Tensor) -> Tensor:
-    """(n, p) -> (n, n) with the inner products of x about its mean."""
+def dual(x: Tensor, *, centred: bool = True) -> Tensor:
+    """(n, p) -> (n, n) with the inner products of x, about its mean or about the origin."""
     x = x.float() if x.element_size() < 4 else x
     if not bool(torch.isfinite(x).all()):
         return x[:, : len(x)].fill_(torch.nan)  # the Gram names the error
-    centred = x - x.mean(0)
-    scale = centred.abs().amax().clamp_min(torch.finfo(x.dtype).tiny)
-    centred /= scale
-    values, vectors = eigh((centred @ centred.T).double())
+    about = x - x.mean(0) if centred else x.clone()
+    scale = about.abs().amax().clamp_min(torch.finfo(x.dtype).tiny)
+    about /= scale
+    values, vectors = eigh((about @ about.T).double())
     return (vectors * values.clamp_min(0).sqrt()).to(x.dtype) * scale

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from .._support.processes import Processes
 from .._support.progress import progress_bar
 from .._support.text import ruled
-from ..errors import DegenerateError
+from ..errors import DataError, DegenerateError
 from ..functional import low_rank_measure
 from ..functional.low_rank import Reference
-from ..model.batches import frozen
-from ..model.capture import Tap, unwrapped
+from ..model.linear import unwrapped
 from ..model.redraw import redrawn, settle
 from ..model.undisturbed import undisturbed
-from .one_pass import Pass
+from .one_pass import Known, OnePass
+from .probe import probe_set
 
 
 @dataclass(frozen=True)
@@ -183,15 +183,18 @@ def null_distribution(
     model = unwrapped(model)
     values: dict[str, list[float]] = {name: [] for name in _NULLS}
     with undisturbed(model, data, device) as place, progress_bar(progress, total=draws, text="drawing", unit=" networks") as bar:
-        probe = frozen(data, num_samples)
-        tap = Tap(model, head)
-        features, outputs = _rows(tap, probe, place)
+        probe = probe_set(OnePass(model, data, place, Processes(False), head), num_samples)
+        one_pass = OnePass(model, probe.batches, place, Processes(False), head, num_samples=probe.limit)
+        features, outputs, known = _rows(one_pass)
+        if (found := known.head) is None:
+            raise DataError("no head was found")
         measured = float(low_rank_measure(features, outputs, reference=reference))
         for k in range(draws):
             torch.manual_seed(seed + k)
             drawn = redrawn(model) if build is None else _built(build, model, place)
-            settle(drawn, probe, place)
-            untrained, own = _rows(Tap(drawn, drawn if tap.found is model else tap.name), probe, place)
+            settle(drawn, probe.batches, place)
+            again = drawn if found.module is model else found.name
+            untrained, own, _ = _rows(replace(one_pass, model=drawn, head=again))
             white = torch.randn(features.shape, generator=torch.Generator().manual_seed(seed + k), dtype=torch.float64)
             twins = {
                 "untrained_features": (untrained, outputs),
@@ -209,14 +212,13 @@ def null_distribution(
         name: Null(measured, tuple(sorted(found))) if len(found) == draws else None for name, found in values.items()
     }
     n, p = features.shape
-    return NullDistribution(measured, **nulls, reference=reference, num_samples=n, num_features=p, head=tap.name)
+    return NullDistribution(measured, **nulls, reference=reference, num_samples=n, num_features=p, head=found.name)
 
 
-def _rows(tap: Tap, probe: list[Any], place: torch.device) -> tuple[Tensor, Tensor]:
-    """Features (n, p) and outputs (n, C) of all samples, on the CPU."""
-    run = Pass(tap, probe, place, None, None, None, Processes(False), show=False)
-    rows = [(r.features.cpu(), r.outputs.cpu()) for r in run.rows("rows")]
-    return torch.cat([x for x, _ in rows]), torch.cat([f for _, f in rows])
+def _rows(one_pass: OnePass) -> tuple[Tensor, Tensor, Known]:
+    """Features (n, p) and outputs (n, C) of all samples, on the CPU, and what the pass has found."""
+    parts = [(part.rows.features.cpu(), part.outputs.cpu(), part.known) for part in one_pass.parts("rows")]
+    return torch.cat([x for x, _, _ in parts]), torch.cat([f for _, f, _ in parts]), parts[0][2]
 
 
 def _built(build: Callable[[], nn.Module], model: nn.Module, place: torch.device) -> nn.Module:

@@ -2,153 +2,183 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .._support.nested import tensors_in
 from .._support.processes import AGREE_EVERY, Processes
 from .._support.progress import progress_bar
 from ..errors import DataError
-from ..functional.compressed_head import compressed_head
+from ..functional import compressed_head
 from ..functional.inputs import are_labels, one_hot
-from ..gram import RETAINED_ROWS, Gram
-from ..gram.accumulator import Accumulator
-from ..model.batches import IGNORED_LABEL, Batch, batches, first_dimension, num_batches
-from ..model.capture import MANY_OUTPUTS, Captured, Tap
+from ..model.batches import Batch, Forward, batches, num_batches, sample_limits
+from ..model.calls import MANY_OUTPUTS
+from ..model.head import Head, find_head, read, verify
+from ..model.layers import LayerInputs, Layers
+from ..model.linear import is_sharded
+from ..model.rows import BatchRows, Reader, Rows, decided, given_rows, head_rows, labels_of_rows
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What one batch adds to a Gram."""
+class Known:
+    """What the first batch has shown, and every later one is read by.
 
-    features: Tensor
+    Attributes:
+        head: the head and its evidence; None where ``forward=`` returns the rows itself.
+        reader: how rows are read.
+        narrow: map (p, k) and shift (k,) from features to outputs with the inner products of very many.
+    """
+
+    head: Head | None
+    reader: Reader
+    narrow: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one batch adds to the sums.
+
+    Attributes:
+        known: what the first batch has shown.
+        rows: features, their index, and what was left out.
+        outputs: (n, C), or (n, k) with the same inner products where there are very many.
+        targets: (n, T) or None.
+        integer_targets: whether they are integers of one output: labels or values, which all data decide together.
+        weights: (n,) or None.
+        batch: the batch itself.
+        layers: what the layers were given.
+        note: what a reader of the numbers must know.
+    """
+
+    known: Known
+    rows: BatchRows
     outputs: Tensor
-    targets: Tensor | None  # as a matrix
+    targets: Tensor | None
+    integer_targets: bool
     weights: Tensor | None
-    num_outputs: int
-    captured: Captured
     batch: Batch
+    layers: LayerInputs | None = None
+    note: str | None = None
 
 
-@dataclass
-class Pass:
-    """One way through the data, to be gone as often as needed."""
+@dataclass(frozen=True)
+class OnePass:
+    """One way through the data, to be taken as often as needed; it holds no result.
 
-    tap: Tap
+    Attributes:
+        model: not a wrapper.
+        data, device: what is read, and where the model runs.
+        head: as the user named it, or as an earlier pass found it.
+        reader: how rows are read.
+        num_samples: where to stop, over all processes.
+        sample_weights: (n,) in the order of this process's rows.
+        class_weights: (classes,) the weight of each class.
+        forward, targets: what runs the model, and what gives the targets of a batch, in place of the usual.
+    """
+
+    model: nn.Module
     data: Any
-    place: torch.device
-    num_samples: int | None
-    sample_weights: Tensor | None
-    class_weights: Tensor | None
+    device: torch.device
     processes: Processes
-    show: bool
-    positions: bool = False
-    notes: list[str] = field(default_factory=list)
-    _narrow: tuple[Tensor, Tensor] | None = None
-    _print: list[float] = field(default_factory=list)
-    _copies: bool = False
+    head: nn.Module | str | Known | None = None
+    reader: Reader = field(default_factory=Reader)
+    num_samples: int | None = None
+    sample_weights: Tensor | None = None
+    class_weights: Tensor | None = None
+    forward: Forward | None = None
+    targets: Callable[[Any], Tensor] | None = None
+    progress: bool = False
 
-    def gram(self, *, retain: int = RETAINED_ROWS, num_outputs: int | None = None) -> Gram:
-        """An empty Gram for rows of this pass."""
-        return Gram(retain=retain, first_row=self.processes.rank, row_step=self.processes.size, num_outputs=num_outputs)
+    def parts(self, text: str, layers: Layers | None = None) -> Iterator[Part]:
+        """Goes through the data once.
 
-    def rows(self, text: str, hooks: Callable[[ExitStack], None] | None = None) -> Iterator[Rows]:
-        """Goes through the data once."""
-        total = num_batches(self.data)
-        seen, self._print = 0, []
-        share = (self.processes.rank, self.processes.size)
-        stream = batches(self.data, self.place, self.num_samples, share)
-        with progress_bar(self.show, total=total if self.num_samples is None else None, text=text, unit=" batches") as bar:
-            for batch in self.processes.in_step(stream, apart=1 if self.tap.sharded else AGREE_EVERY):
+        Raises:
+            HeadError, DataError: the head or the rows cannot be verified, or do not fit.
+        """
+        run, counted = sample_limits(self.data, self.num_samples, (self.processes.rank, self.processes.size))
+        total = num_batches(self.data) if self.num_samples is None else None
+        apart = 1 if is_sharded(self.model) else AGREE_EVERY
+        known = self.head if isinstance(self.head, Known) else None
+        samples = seen = 0
+
+        def stream() -> Iterator[Batch]:
+            for batch in batches(self.data, self.device, self.targets):
+                yield batch
+                if run is not None and samples >= run:
+                    return
+
+        with progress_bar(self.progress, total=total, text=text, unit=" batches") as bar:
+            for batch in self.processes.in_step(stream(), apart=apart):
                 if batch.is_empty and not self.processes.together:  # together, all must run the model equally often
                     continue
-                captured = self.tap.run(batch, hooks).counted(batch.counted)
-                self.positions = self.positions or captured.positions
-                count = len(captured.features)
-                if self.processes.together:
-                    self._print.append(_fingerprint(batch))
-                yield Rows(
-                    features=captured.features,
-                    outputs=self._outputs(captured),
-                    targets=self._targets(captured),
-                    weights=self._weights(captured, seen),
-                    num_outputs=captured.num_outputs,
-                    captured=captured,
-                    batch=batch,
-                )
-                seen += count
+                known, rows, inputs = self._read(known, batch, layers)
+                left = min((limit - samples for limit in (run, counted) if limit is not None), default=None)
+                samples += rows.samples
+                rows = rows if left is None else rows.first(max(left, 0))
+                yield self._part(known, rows, batch, inputs, seen)
+                seen += len(rows.features)
                 bar.update()
         if self.sample_weights is not None and len(self.sample_weights) != seen:
             raise DataError(f"sample_weights has {len(self.sample_weights)} entries, the data {seen} rows")
 
-    def reduce(self, grams: Sequence[Accumulator]) -> None:
-        """Adds up the Grams of all processes, unless all of them saw the very same data."""
-        if not self.processes.together:
-            return
-        seen = self.processes.gather((self.tap.name, self.positions, len(grams), self._print))
-        for name, positions, count, _ in seen:
-            if (name, positions, count) != seen[0][:3]:
-                raise DataError(f"the processes measure different things: head {seen[0][0]!r} and head {name!r}")
-        self._copies = bool(self._print) and all(s[3] == seen[0][3] for s in seen)
-        if self._copies:
-            self.notes.append(f"all {self.processes.size} processes were given the same data: counted once")
-            return
-        for gram in grams:
-            gram.reduce(self.processes)
+    def _read(self, known: Known | None, batch: Batch, layers: Layers | None) -> tuple[Known, BatchRows, LayerInputs | None]:
+        """Runs the model on a batch; the first time, finds the head and decides what a row is."""
+        inputs: list[LayerInputs] = []
 
-    def add(self, sums: Tensor) -> None:
-        """Adds up a tensor of sums as :meth:`reduce` does Grams."""
-        if self.processes.together and not self._copies:
-            self.processes.gather(None)
-            self.processes.add(sums)
+        def forward() -> Any:
+            with ExitStack() as stack:
+                if layers is not None:
+                    inputs[:] = [stack.enter_context(layers.recorded())]
+                return batch.feed(self.model, self.forward)
 
-    def _outputs(self, captured: Captured) -> Tensor:
-        if captured.outputs is not None:
-            return captured.outputs
-        if self._narrow is None:
-            weight, bias = self.tap.parameters
-            if weight is None:
-                raise DataError(
-                    f"the head {self.tap.name!r} has {captured.num_outputs:,} outputs and no weight to follow them from"
-                )
-            self._narrow = compressed_head(weight, bias)
-        to_narrow, shift = self._narrow
-        # the outputs were rounded as the features are; the Gram must not take them for exact
-        return (captured.features.to(to_narrow) @ to_narrow + shift).to(
-            torch.promote_types(captured.features.dtype, torch.float32)
+        if self.forward is not None and (known is None or known.head is None):
+            returned = forward()
+            if isinstance(returned, Rows):
+                known = known or Known(None, labels_of_rows(self.reader, batch, returned))
+                return known, given_rows(known.reader, self.model, returned, batch), next(iter(inputs), None)
+        if known is None:
+            head, reading = find_head(self.model, forward, None if isinstance(self.head, Known) else self.head)
+            if reading is None or (not reading.call.whole and not head.linear):
+                reading = read(self.model, head, forward)
+            plain = lambda: batch.feed(self.model, self.forward)  # noqa: E731
+            known = Known(head, decided(self.reader, self.model, head, reading, batch, plain))
+        else:
+            reading = read(self.model, head := _the_head(known), forward)
+            verify(head, reading)
+        rows = head_rows(known.reader, self.model, _the_head(known), reading, batch)
+        if rows.outputs is None and known.narrow is None:
+            known = replace(known, narrow=_narrow_map(_the_head(known), rows.num_outputs))
+        return known, rows, next(iter(inputs), None)
+
+    def _part(self, known: Known, rows: BatchRows, batch: Batch, inputs: LayerInputs | None, seen: int) -> Part:
+        targets, note = _as_matrix(rows.targets, rows.num_outputs)
+        return Part(
+            known=known,
+            rows=rows,
+            outputs=rows.outputs if rows.outputs is not None else _narrowed(rows.features, known.narrow),
+            targets=targets,
+            integer_targets=rows.targets is not None and not rows.targets.is_floating_point() and rows.num_outputs == 1,
+            weights=self._weights(rows, seen),
+            batch=batch,
+            layers=inputs,
+            note=note,
         )
 
-    def _targets(self, captured: Captured) -> Tensor | None:
-        targets = captured.targets
-        if targets is None:
-            return None
-        if are_labels(targets):
-            if captured.num_outputs > MANY_OUTPUTS:
-                note = f"labels of {captured.num_outputs:,} classes are left out: too many for quality and neural collapse"
-                self.notes += [] if note in self.notes else [note]
-                return None
-            if captured.num_outputs > 1:
-                return one_hot(targets.long(), captured.num_outputs)
-            if not bool(((targets < 0) | (targets > 1)).any()):
-                return one_hot(targets.long(), 2)
-        return targets.unsqueeze(1) if targets.ndim == 1 else targets
-
-    def _weights(self, captured: Captured, seen: int) -> Tensor | None:
-        count, weights = len(captured.features), None
+    def _weights(self, rows: BatchRows, seen: int) -> Tensor | None:
+        count, weights = len(rows.features), None
         if self.sample_weights is not None:
             weights = self.sample_weights[seen : seen + count].double()
             if len(weights) < count:
                 more = seen + count
                 raise DataError(f"sample_weights has {len(self.sample_weights)} entries, the data more: {more} rows so far")
         if self.class_weights is not None:
-            if captured.targets is None:
+            if rows.targets is None:
                 raise DataError("class_balanced=True needs class labels, and a batch has none")
-            labels = class_numbers(captured.targets).cpu()
+            labels = class_numbers(rows.targets).cpu()
             outside = labels[(labels < 0) | (labels >= len(self.class_weights))]
             if len(outside):
                 raise DataError(f"class_balanced=True: label {int(outside[0])} is not a class that the first pass saw")
@@ -157,24 +187,24 @@ class Pass:
         return weights
 
 
-def class_weights(data: Any, sample_weights: Tensor | None, num_samples: int | None, processes: Processes) -> Tensor:
-    """(classes,) the weight of a sample of each class that makes all classes equal, from a pass over the labels alone."""
-    totals = torch.zeros(0, dtype=torch.float64)
-    seen = 0
-    for batch in processes.in_step(batches(data, None, num_samples, (processes.rank, processes.size))):
-        if batch.targets is None:
+def class_weights(one_pass: OnePass) -> Tensor:
+    """(classes,) the weight of a sample of each class that makes all classes equal, from a pass of its own.
+
+    Raises:
+        DataError: no class labels.
+    """
+    processes, sample_weights = one_pass.processes, one_pass.sample_weights
+    totals, seen = torch.zeros(0, dtype=torch.float64), 0
+    for part in one_pass.parts("counting classes"):
+        if part.rows.targets is None:
             raise DataError("class_balanced=True needs class labels: batches (inputs, labels), or mappings with labels")
-        labels = class_numbers(batch.targets).cpu()
-        if batch.counted is not None:
-            labels = labels[: batch.counted * len(labels) // max(first_dimension(batch.inputs), 1)]
-        labels = labels[labels != IGNORED_LABEL]
+        labels = class_numbers(part.rows.targets).cpu()
         if len(labels) and int(labels.min()) < 0:
             raise DataError(f"class_balanced=True: label {int(labels.min())} is not a class")
-        given = torch.ones(len(labels)) if sample_weights is None else sample_weights[seen : seen + len(labels)].cpu()
+        weights = torch.ones(len(labels)) if sample_weights is None else sample_weights[seen : seen + len(labels)].cpu()
         seen += len(labels)
-        if len(given) == len(labels):  # else the pass over the data says what is wrong
-            counts = torch.bincount(labels, given.double(), minlength=len(totals))
-            totals = counts + torch.nn.functional.pad(totals, (0, len(counts) - len(totals)))
+        counts = torch.bincount(labels, weights.double(), minlength=len(totals))
+        totals = counts + torch.nn.functional.pad(totals, (0, len(counts) - len(totals)))
     every = processes.gather(totals)
     widest = max(len(t) for t in every)
     totals = torch.stack([torch.nn.functional.pad(t, (0, widest - len(t))) for t in every]).sum(0)
@@ -197,7 +227,36 @@ def class_numbers(targets: Tensor) -> Tensor:
     return targets.flatten().long()
 
 
-def _fingerprint(batch: Batch) -> float:
-    """The same for the same inputs: processes that were all given the same data are told by some thousand numbers of each."""
-    some = (x.flatten()[:: max(1, x.numel() // 4096)] for x in tensors_in(batch.inputs))
-    return sum(float(x.sum(dtype=torch.float64)) for x in some) + first_dimension(batch.inputs)
+def _the_head(known: Known) -> Head:
+    if known.head is None:
+        raise DataError("forward returned Rows for one batch and something else for another")
+    return known.head
+
+
+def _narrow_map(head: Head, num_outputs: int) -> tuple[Tensor, Tensor]:
+    """From features to few outputs with the inner products of all; the head is linear, so that they follow from its weights."""
+    weight, bias = head.parameters
+    if weight is None:
+        raise DataError(f"the head {head.name!r} has {num_outputs:,} outputs and no weight to compute them from")
+    return compressed_head(weight, bias)
+
+
+def _narrowed(features: Tensor, narrow: tuple[Tensor, Tensor] | None) -> Tensor:
+    if narrow is None:
+        raise DataError("outputs are missing")
+    to_narrow, shift = narrow
+    # the outputs were rounded as the features are; the Gram must not take them as exact
+    return (features.to(to_narrow) @ to_narrow + shift).to(torch.promote_types(features.dtype, torch.float32))
+
+
+def _as_matrix(targets: Tensor | None, num_outputs: int) -> tuple[Tensor | None, str | None]:
+    """Targets as (n, T), and a note where they are left out."""
+    if targets is None:
+        return None, None
+    if not are_labels(targets):
+        return targets.unsqueeze(1) if targets.ndim == 1 else targets, None
+    if num_outputs > MANY_OUTPUTS:
+        return None, f"labels of {num_outputs:,} classes are left out: too many for quality and neural collapse"
+    if num_outputs > 1:
+        return one_hot(targets.long(), num_outputs), None
+    return targets.double().unsqueeze(1), None  # labels or values: all data decide together

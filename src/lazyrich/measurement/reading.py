@@ -11,7 +11,6 @@ from ..errors import DataError, DegenerateError, RankWarning
 from ..functional import (
     FeatureSpectrum,
     effective_rank,
-    kernel_alignment,
     low_rank_estimate,
     low_rank_measure,
     neural_collapse,
@@ -27,19 +26,22 @@ from ..functional.sketch import unprojected_norm
 from ..functional.span import span_of
 from ..functional.spectral_exponent import power_law
 from ..functional.spectrum import convergence_note, spectrum_of
-from ..gram import FeaturePair, Gram
-from ..model.layers import LayerTaps
+from ..gram import Gram
 from ..results.parts import Comparison, LayerRichness
 from ..results.richness import Richness
+from .evidence import evidence_of
 from .narrow import NarrowGram
-from .one_pass import Pass
+from .sums import HeadSums, LayerSums, StartSums
 
 IMBALANCE = 1.5  # classes whose shares differ by more are said to be unequal
 
 
-def read_head(gram: Gram, run: Pass, start: nn.Module | None, beginning: FeaturePair | None) -> tuple[Richness, str | None]:
-    """The result, and what to warn of; ``beginning`` holds the features now and those of the start."""
-    notes = list(run.notes)
+def read_head(
+    sums: HeadSums, model: nn.Module, start: nn.Module | None, beginning: StartSums | None
+) -> tuple[Richness, str | None]:
+    """The result, and what to warn of."""
+    gram, notes, evidence = sums.finish(), list(sums.notes), evidence_of(sums)
+    notes += [evidence.labels] if evidence.labels and "not" in evidence.labels else []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # given once, at the user's line
         estimate = low_rank_estimate(gram)
@@ -48,7 +50,7 @@ def read_head(gram: Gram, run: Pass, start: nn.Module | None, beginning: Feature
     warning = estimate.warning
     if warning:
         notes.append(warning)
-    if run.positions:
+    if sums.per_position:
         notes.append("each row is a position of an input; positions of one input are not independent, so no error is given")
     spectrum = spectrum_of(gram)
     if not spectrum.whole:
@@ -59,7 +61,7 @@ def read_head(gram: Gram, run: Pass, start: nn.Module | None, beginning: Feature
     notes += [note] if (note := convergence_note(spectrum)) else []
     collapse = None
     if holds_labels(gram):
-        collapse, note = _collapse(gram, run.tap.parameters[0])
+        collapse, note = _collapse(gram, _head_weight(sums))
         notes += [note] if note else []
     result = Richness(
         low_rank=estimate.value,
@@ -81,8 +83,9 @@ def read_head(gram: Gram, run: Pass, start: nn.Module | None, beginning: Feature
         num_samples=estimate.num_samples,
         num_features=gram.widths["features"],
         num_outputs=gram.num_outputs,
-        head=run.tap.name,
-        comparison=_compare(gram, run.tap.model, start, beginning, spectrum),
+        head=evidence.head,
+        comparison=_compare(gram, model, start, beginning, spectrum),
+        evidence=evidence,
         notes=tuple(notes),
     )
     return result, warning
@@ -106,7 +109,7 @@ def _collapse(gram: Gram, weight: Tensor | None) -> tuple[Any, str | None]:
 
 
 def _compare(
-    gram: Gram, model: nn.Module, start: nn.Module | None, beginning: FeaturePair | None, spectrum: FeatureSpectrum
+    gram: Gram, model: nn.Module, start: nn.Module | None, beginning: StartSums | None, spectrum: FeatureSpectrum
 ) -> Comparison:
     flat = any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules())  # holds a part of the parameters
     norm = parameter_norm(model, start) if not flat and any(True for _ in model.parameters()) else None
@@ -125,19 +128,25 @@ def _compare(
         stable_rank=spectrum.trace / float(spectrum.eigenvalues[0]),
         alpha_req=None if exponent is None else exponent.alpha,
         target_alignment=with_targets,
-        s_init=None if beginning is None else float(kernel_alignment(beginning)),
+        s_init=None if beginning is None else beginning.alignment(),
         parameter_norm=None if norm is None else norm.squared_norm,
         parameter_distance=None if norm is None else norm.squared_distance,
     )
 
 
-def read_layers(layers: dict[str, NarrowGram], taps: LayerTaps, run: Pass) -> dict[str, LayerRichness]:
-    """One for each name that was asked for; layers that see the same tensor share theirs."""
-    read = {name: _read_layer(layer, run) for name, layer in layers.items()}
-    return {name: read[leader] for name, leader in (taps.leaders or {}).items()}
+def _head_weight(sums: HeadSums) -> Tensor | None:
+    """The head's weight (C, p), where its outputs are linear in its inputs as that says."""
+    head = None if sums.known is None else sums.known.head
+    return head.parameters[0] if head is not None and head.linear else None
 
 
-def _read_layer(layer: NarrowGram, run: Pass) -> LayerRichness:
+def read_layers(layers: LayerSums, sums: HeadSums) -> dict[str, LayerRichness]:
+    """One for each name that was asked for; layers that are given the same tensor share theirs."""
+    read = {name: _read_layer(layer, sums.per_position) for name, layer in layers.grams.items()}
+    return {name: read[leader] for name, leader in layers.plan.leaders.items()} if layers.plan is not None else {}
+
+
+def _read_layer(layer: NarrowGram, per_position: bool) -> LayerRichness:
     gram, common = layer.gram, {"num_features": layer.width, "num_rows": layer.gram.count, "reduction": layer.reduction}
     isotropic = isotropic_reference(span_of(gram, "outputs"), layer.width)
     if layer.sketched:
@@ -159,8 +168,8 @@ def _read_layer(layer: NarrowGram, run: Pass) -> LayerRichness:
         estimate = low_rank_estimate(gram)
     return LayerRichness(
         low_rank=estimate.value,
-        low_rank_corrected=None if run.positions else estimate.corrected,
-        low_rank_stderr=None if run.positions else estimate.stderr,
+        low_rank_corrected=None if per_position else estimate.corrected,
+        low_rank_stderr=None if per_position else estimate.stderr,
         isotropic=isotropic,
         balanced=float(low_rank_measure(gram, reference="balanced")),
         output_alignment=float(low_rank_measure(gram, reference="outputs")),
@@ -169,6 +178,6 @@ def _read_layer(layer: NarrowGram, run: Pass) -> LayerRichness:
     )
 
 
-def left_out(taps: LayerTaps) -> tuple[str, ...]:
+def left_out(layers: LayerSums) -> tuple[str, ...]:
     """A note on every layer of "all" that could not be measured."""
-    return tuple(f"left out: {reason}" for reason in taps.left_out.values())
+    return () if layers.plan is None else tuple(f"left out: {reason}" for reason in layers.plan.left_out.values())

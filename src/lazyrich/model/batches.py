@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,99 +11,101 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
-from .._support.nested import copied, map_tensors, moved, tensors_in
+from .._support.nested import map_tensors, moved, tensors_in
 from ..errors import DataError
 
-PAIR_BATCH = 256  # batch size where whole tensors are given
+PAIR_BATCH = 256  # batch size where complete tensors are passed
 IGNORED_LABEL = -100  # what PyTorch's losses ignore
+LABEL_NAMES = ("labels", "y")  # of objects; a mapping has its targets under the first
+Forward = Callable[[nn.Module, Any], Any]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the model is called with, and the targets if there are any."""
+    """What the model is called with, and the targets if there are any.
 
+    Attributes:
+        item: the batch as the data have it, on the device.
+        inputs: what the model takes.
+        targets: labels or real targets, or None.
+        is_mapping: whether targets came together with the inputs, as keyword arguments or attributes, so that the model may shift
+            them.
+    """
+
+    item: Any
     inputs: Any
     targets: Tensor | None
-    counted: int | None = None  # samples after these only fill up the batch; None: all count
-
-    @property
-    def mask(self) -> Tensor | None:
-        """(n, places) which tokens count, if the inputs say so."""
-        mask = self.inputs.get("attention_mask") if isinstance(self.inputs, Mapping) else None
-        return mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+    is_mapping: bool = False
 
     @property
     def is_empty(self) -> bool:
-        """Whether all tensors of the inputs have no entries: on such a batch no head can be told from another."""
+        """Whether all tensors of the inputs have no entries: on such a batch no head can be found."""
         sizes = [x.numel() for x in tensors_in(self.inputs)]
         return bool(sizes) and not any(sizes)
 
-    def feed(self, model: nn.Module) -> Any:
-        """Calls the model: mappings as keyword arguments, tuples and lists as positional ones."""
+    def feed(self, model: nn.Module, forward: Forward | None = None) -> Any:
+        """Calls the model: mappings as keyword arguments, tuples and lists as positional ones; or calls ``forward``.
+
+        Raises:
+            DataError: a mapping has keys that the model does not take; names them.
+            TypeError: inputs of another dtype than the model's parameters.
+        """
+        if forward is not None:
+            return forward(model, self.item)
         try:
             if isinstance(self.inputs, Mapping):
                 return model(**self.inputs)
             if type(self.inputs) in (tuple, list):  # a named tuple, such as a PackedSequence, is one argument
                 return model(*self.inputs)
             return model(self.inputs)
+        except TypeError as error:
+            raise self._unexpected(model, error) from error
         except RuntimeError as error:
-            given = {x.dtype for x in tensors_in(self.inputs) if x.is_floating_point()}
+            ours = {x.dtype for x in tensors_in(self.inputs) if x.is_floating_point()}
             held = {x.dtype for x in model.parameters() if x.is_floating_point()}
-            if given and held and not given & held and "dtype" in str(error):
-                names = ", ".join(str(t) for t in given)
+            if ours and held and not ours & held and "dtype" in str(error):
                 raise TypeError(
-                    f"data: the inputs are {names} and the model's parameters {', '.join(str(t) for t in held)}; "
-                    "convert one of them, or measure under torch.autocast"
+                    f"data: the inputs are {', '.join(map(str, ours))} and the model's parameters "
+                    f"{', '.join(map(str, held))}; convert one of them, or measure under torch.autocast"
                 ) from error
             raise
 
-    def sample_targets(self, samples: int) -> Tensor | None:
-        """Targets, one for each sample: (n,) whole numbers or (n, T) real."""
-        if self.targets is None:
-            return None
-        targets = self.targets
-        if targets.ndim == 0:
-            targets = targets.unsqueeze(0)
-        if len(targets) != samples:
-            raise DataError(
-                f"the targets of this batch have shape {tuple(targets.shape)}, its outputs {samples} rows; "
-                "inputs and targets must have the same length"
-            )
-        if targets.ndim == 2 and targets.shape[1] == 1 and not targets.is_floating_point():
-            targets = targets[:, 0]
-        if targets.ndim > 2:
-            raise DataError(f"targets must have shape (n,) or (n, T), got {tuple(targets.shape)}; flatten them")
-        return targets
-
-    def position_targets(self, samples: int, places: int) -> tuple[Tensor | None, Tensor | None]:
-        """Targets of every place (token, pixel), if given so, and which places count (None: all)."""
-        keep = None
-        if isinstance(self.inputs, Mapping):
-            if self.mask is not None and self.mask.shape == (samples, places):
-                keep = self.mask.flatten() > 0
-            return None, keep  # language models shift their labels inside: they do not belong to these places
-        if self.targets is None or self.targets.is_floating_point() or self.targets.numel() != samples * places:
-            return None, keep
-        targets = self.targets.flatten()
-        return targets, targets != IGNORED_LABEL
+    def _unexpected(self, model: nn.Module, error: TypeError) -> Exception:
+        """What is wrong with the keys of a mapping, or the model's own error."""
+        if not isinstance(self.inputs, Mapping):
+            return error
+        try:
+            taken = inspect.signature(model.forward).parameters
+        except (TypeError, ValueError):
+            return error
+        wrong = [name for name in self.inputs if name not in taken]
+        if not wrong or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values()):
+            return error
+        first = next((name for name in self.inputs), "inputs")
+        return DataError(
+            f"the batch has the keys {', '.join(map(repr, self.inputs))}, and {type(model).__name__} takes "
+            f"{', '.join(taken)}: pass forward=lambda model, batch: model(batch[{first!r}]) and, for labels, "
+            "targets=lambda batch: batch[…]"
+        )
 
 
-def last_kept(mask: Tensor) -> Tensor:
-    """(n,) the last place that a mask (n, places) of bools keeps."""
-    place = torch.arange(mask.shape[1], device=mask.device)
-    return (place * mask).argmax(1)
+def entry(item: Any, name: str) -> Any:
+    """What a mapping or an object holds under a name; None where there is nothing."""
+    if isinstance(item, Mapping):
+        return item.get(name)
+    return None if isinstance(item, (Tensor, tuple, list)) else getattr(item, name, None)
 
 
 def is_one_shot(data: object) -> bool:
-    """Whether the data can be gone through only once."""
+    """Whether the data can be iterated over only once."""
     return isinstance(data, Iterator)
 
 
 def num_batches(data: Any) -> int | None:
-    """How many batches the data are, if they tell; whole tensors are cut into batches here."""
+    """How many batches the data are, where that is known; complete tensors are cut into batches here."""
     if isinstance(data, Tensor) or (isinstance(data, tuple) and data and isinstance(data[0], Tensor)):
         return -(-len(data if isinstance(data, Tensor) else data[0]) // PAIR_BATCH)
-    if isinstance(data, Mapping):
+    if isinstance(data, Mapping) or _is_pair(data):
         return 1
     try:
         return len(data)
@@ -110,40 +113,50 @@ def num_batches(data: Any) -> int | None:
         return None
 
 
-def batches(
-    data: Any, device: torch.device | None, num_samples: int | None = None, share: tuple[int, int] = (0, 1)
-) -> Iterator[Batch]:
-    """Batches on a device, cut after ``num_samples``.
+def batches(data: Any, device: torch.device | None, targets: Callable[[Any], Tensor] | None = None) -> Iterator[Batch]:
+    """Batches on a device.
 
-    ``data`` is a DataLoader or any iterable of batches, a tensor of inputs, or a tuple (inputs, targets) of tensors. A batch is
-    a tensor, a pair (inputs, targets), or a mapping as Transformers models take it, with the targets under "labels".
-
-    ``share`` is (rank, number of processes) of processes that divide ``num_samples`` among them. All run equally many; what
-    one of them runs too many, and what a DistributedSampler repeated to fill up, is marked as not counted.
+    Args:
+        data: a DataLoader or any iterable of batches, a tensor of inputs, or a tuple (inputs, targets) of tensors. A batch is a
+            tensor, a pair (inputs, targets), a mapping as Transformers models take it, with the targets under "labels", or any
+            object that the model takes, with the targets in its attribute ``labels`` or ``y``.
+        device: where to; None: where they are.
+        targets: gives the targets of a batch, in place of those that the batch has itself.
     """
-    if num_samples is not None and not isinstance(num_samples, int):
-        raise TypeError(f"num_samples must be a whole number, got {num_samples!r}")
+    for item in _stream(data):
+        there = item if device is None else map_tensors(moved(item, device), _ordinary)
+        batch = _batch(there)
+        yield batch if targets is None else replace(batch, targets=targets(there), is_mapping=False)
+
+
+def _ordinary(x: Tensor) -> Tensor:
+    """A tensor that the model may write into: one made under inference mode may not be, outside of it."""
+    return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
+
+
+def sampler_of(data: Any) -> Any:
+    """The sampler of a DataLoader, or None."""
+    return getattr(data, "sampler", None) if isinstance(data, DataLoader) else None
+
+
+def sample_limits(data: Any, num_samples: int | None, share: tuple[int, int]) -> tuple[int | None, int | None]:
+    """After how many samples this process stops, and how many of them count.
+
+    Args:
+        num_samples: over all processes.
+        share: this process's rank, and how many there are. All run equally many samples; what one of them runs too many, and what a
+            DistributedSampler has repeated to fill up, does not count.
+    """
+    if num_samples is not None and (not isinstance(num_samples, int) or isinstance(num_samples, bool)):
+        raise TypeError(f"num_samples must be an integer, got {num_samples!r}")
     if num_samples is not None and num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
     run = None if num_samples is None else _part(num_samples, 0, share[1])
-    limits = [] if num_samples is None else [_part(num_samples, *share)]
-    sampler = _sampler(data)
+    counted = [] if num_samples is None else [_part(num_samples, *share)]
+    sampler = sampler_of(data)
     if isinstance(sampler, DistributedSampler):
-        limits.append(_part(len(sampler.dataset), sampler.rank, sampler.num_replicas))  # type: ignore[arg-type]
-    seen = 0
-    for item in _stream(data):
-        batch = _batch(item if device is None else moved(item, device))
-        if limits:
-            size = first_dimension(batch.inputs)
-            if run is not None and seen + size > run:
-                batch, size = rows_of(batch, size, slice(run - seen)), run - seen
-            left = min(limits) - seen
-            if left < size:
-                batch = replace(batch, counted=max(left, 0))
-            seen += size
-        yield batch
-        if run is not None and seen >= run:
-            return
+        counted.append(_part(len(sampler.dataset), sampler.rank, sampler.num_replicas))  # type: ignore[arg-type]
+    return run, min(counted, default=None)
 
 
 def _part(total: int, rank: int, processes: int) -> int:
@@ -151,8 +164,12 @@ def _part(total: int, rank: int, processes: int) -> int:
     return max(0, -(-(total - rank) // processes))
 
 
-def _sampler(data: Any) -> Any:
-    return getattr(data, "sampler", None) if isinstance(data, DataLoader) else None
+def _is_pair(data: Any) -> bool:
+    """Whether a list is one batch (inputs, targets), as ``next(iter(loader))`` returns it, and not two batches of inputs."""
+    if type(data) is not list or len(data) != 2 or not all(isinstance(x, Tensor) and x.ndim for x in data):
+        return False
+    inputs, targets = data
+    return len(inputs) == len(targets) and (inputs.shape[1:] != targets.shape[1:] or inputs.dtype != targets.dtype)
 
 
 def _stream(data: Any) -> Iterable[Any]:
@@ -167,7 +184,7 @@ def _stream(data: Any) -> Iterable[Any]:
         raise TypeError("data is a Dataset of single samples: wrap it in torch.utils.data.DataLoader(dataset, batch_size=256)")
     if isinstance(data, tuple) and any(isinstance(x, Tensor) for x in data):
         raise DataError(f"data: a tuple is (inputs, targets), two tensors; got {len(data)} entries. For batches pass a list")
-    if isinstance(data, Mapping):
+    if isinstance(data, Mapping) or _is_pair(data):
         return [data]
     if isinstance(data, str) or not isinstance(data, Iterable):
         raise TypeError(f"data must be a DataLoader, an iterable of batches or a pair of tensors, got {type(data).__name__}")
@@ -176,68 +193,47 @@ def _stream(data: Any) -> Iterable[Any]:
 
 def _batch(item: Any) -> Batch:
     if isinstance(item, Tensor):
-        return Batch(item, None)
+        return Batch(item, item, None)
     if isinstance(item, Mapping):
         labels = item.get("labels")
-        return Batch(item, labels if isinstance(labels, Tensor) else None)
-    if isinstance(item, (tuple, list)):
-        if len(item) == 1:
-            return Batch(item[0], None)
-        if len(item) == 2 and (item[1] is None or isinstance(item[1], Tensor)):
-            return Batch(item[0], item[1])
-        if len(item) == 2:
-            raise TypeError(f"the targets of a batch must be a tensor, got {type(item[1]).__name__}; use torch.as_tensor")
-        kinds = ", ".join(type(x).__name__ for x in item)
-        raise DataError(
-            f"a batch is a tensor, a pair (inputs, targets) with tensor targets, or a mapping; got ({kinds}). Map it first: "
-            "((x, y) for x, y, *_ in loader)"
+        return Batch(item, item, labels if isinstance(labels, Tensor) else None, is_mapping=True)
+    if type(item) in (tuple, list):
+        return _pair(item)
+    if next(tensors_in(item), None) is None and not callable(getattr(item, "to", None)):
+        raise TypeError(
+            f"a batch must be a tensor, a pair, a mapping or an object that the model takes, got {type(item).__name__}; "
+            "use torch.as_tensor for arrays"
         )
-    raise TypeError(f"a batch must be a tensor, a pair or a mapping, got {type(item).__name__}; use torch.as_tensor for arrays")
+    labels = next((x for name in LABEL_NAMES if isinstance(x := entry(item, name), Tensor)), None)
+    return Batch(item, item, labels, is_mapping=True)
+
+
+def _pair(item: Any) -> Batch:
+    if len(item) == 1:
+        return Batch(item, item[0], None)
+    if len(item) == 2 and (item[1] is None or isinstance(item[1], Tensor)):
+        return Batch(item, item[0], item[1])
+    if len(item) == 2:
+        raise TypeError(f"the targets of a batch must be a tensor, got {type(item[1]).__name__}; use torch.as_tensor")
+    kinds = ", ".join(type(x).__name__ for x in item)
+    raise DataError(
+        f"a batch is a tensor, a pair (inputs, targets) with tensor targets, or a mapping; got ({kinds}). Pass "
+        "forward=lambda model, batch: model(batch[0]) and targets=lambda batch: batch[1]"
+    )
 
 
 def first_dimension(value: Any) -> int:
-    """How many samples the inputs of a batch hold."""
+    """The size of the first dimension of the first tensor."""
     first = next(tensors_in(value), None)
     if first is None or first.ndim == 0:
-        raise DataError("a batch's inputs hold no tensor whose first dimension counts the samples")
+        raise DataError("a batch's inputs hold no tensor with a dimension")
     return len(first)
 
 
 def rows_of(batch: Batch, size: int, rows: slice) -> Batch:
-    """Some of the ``size`` samples of a batch."""
-
-    def cut(x: Tensor) -> Tensor:
-        return x[rows] if x.ndim and len(x) == size else x
-
-    return Batch(map_tensors(batch.inputs, cut), None if batch.targets is None else batch.targets[rows])
-
-
-def frozen(data: Any, num_samples: int, share: tuple[int, int] = (0, 1)) -> list[Any]:
-    """The first samples of the data, drawn once: batches that :func:`batches` takes again and that nobody else holds.
-
-    Args:
-        num_samples: how many over all processes.
-        share: this process's rank, and how many there are; they take the samples in turn, unless a DistributedSampler has
-            shared them out already.
-
-    Raises:
-        DataError: no samples.
-    """
-    kept = []
-    rank, processes = share
-    shared = processes > 1 and not isinstance(_sampler(data), DistributedSampler)
-    for batch in batches(data, None, num_samples, (0, 1) if shared else share):
-        size = first_dimension(batch.inputs)
-        whole = size if batch.counted is None else batch.counted
-        rows = slice(rank, whole // processes * processes, processes) if shared else slice(whole)
-        batch = rows_of(batch, size, rows)
-        if first_dimension(batch.inputs):
-            inputs = copied(batch.inputs)
-            # a mapping carries its targets, all else is a pair
-            kept.append(inputs if isinstance(inputs, Mapping) else (inputs, copied(batch.targets)))
-    if not kept:
-        raise DataError("data gave no samples to keep as a probe set; pass a DataLoader, a list of batches or tensors")
-    return kept
+    """A batch in which every tensor with ``size`` entries along its first dimension has only some of them."""
+    cut = map_tensors(batch.item, lambda x: x[rows] if x.ndim and len(x) == size else x)
+    return replace(_batch(cut), is_mapping=batch.is_mapping)
 
 
 def raw_bytes(x: Tensor) -> bytes:
@@ -246,8 +242,8 @@ def raw_bytes(x: Tensor) -> bytes:
 
 
 def loader_shuffles(data: Any) -> bool:
-    """Whether a DataLoader draws its samples in random order, so that weights given in order would not fit."""
-    sampler = _sampler(data)
+    """Whether a DataLoader draws its samples in random order, so that weights in order would not fit."""
+    sampler = sampler_of(data)
     if isinstance(sampler, DistributedSampler):
         return sampler.shuffle
     return isinstance(sampler, (torch.utils.data.RandomSampler, torch.utils.data.WeightedRandomSampler))

@@ -7,9 +7,8 @@ here; one that draws other samples, or other versions of the same, is not.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
@@ -20,10 +19,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from .._support.nested import copied, tensors_in
 from .._support.processes import Processes
 from ..errors import NondeterminismError
-from .batches import Batch, batches, first_dimension, raw_bytes, rows_of
-from .capture import Tap
+from .batches import Batch, batches, first_dimension, raw_bytes
 
-FEW_BATCHES, FEW_SAMPLES = 2, 8
+FEW_BATCHES = 2
 ROUNDING = 64  # units of the last place of the largest entry: threads and GPU kernels may sum in another order
 
 
@@ -39,30 +37,35 @@ def check_data(data: Any, num_samples: int | None) -> None:
     if isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):
         _check_loader(data, num_samples)
     elif isinstance(data, DataLoader) or not isinstance(data, (Tensor, tuple, list, dict)):
-        _check_stream(data, num_samples)
+        _check_stream(data)
 
 
-def check_model(tap: Tap, data: Any, place: torch.device, num_samples: int | None, processes: Processes) -> None:
+def check_model(
+    model: nn.Module, batch: Batch | None, look: Callable[[Batch], tuple[Tensor, Tensor]], processes: Processes
+) -> None:
     """Finds out whether the model gives the same for the same batch.
+
+    Args:
+        model: in evaluation mode.
+        batch: None where this process has none.
+        look: features and outputs of a batch.
+        processes: those that measure together.
 
     Raises:
         NondeterminismError: it does not; names the module whose output is the first to differ though its inputs are the same.
     """
-    share = (processes.rank, processes.size)
-    stream = batches(data, place, num_samples, share)
-    batch = next((b for b in stream if processes.together or not b.is_empty), None)
     differs = False
     if batch is not None:
-        first, second = (tap.run(_fresh(batch)) for _ in range(2))
-        differs = not _same((first.features, first.outputs), (second.features, second.outputs))
+        first, second = (look(_fresh(batch)) for _ in range(2))
+        differs = not _same(first, second)
     if not any(processes.gather(differs)) or batch is None:  # all search, or none: the model may hold collectives
         return
-    name = _culprit(tap.model, rows_of(batch, first_dimension(batch.inputs), slice(FEW_SAMPLES)))
+    name = _culprit(model, batch)
     if differs:
         where = f"; the first output to differ is that of {name}" if name else ""
         raise NondeterminismError(
             f"the model is not deterministic: the same batch gave other features the second time{where}. It runs in evaluation "
-            "mode: look for dropout or noise that does not heed it, or for state that every call changes"
+            "mode: look for dropout or noise that ignores the mode, or for state that every call changes"
         )
 
 
@@ -98,11 +101,11 @@ def _fetched(loader: DataLoader[Any], chosen: Any) -> Any:
     return loader.collate_fn(many(chosen) if many else [dataset[i] for i in chosen])
 
 
-def _check_stream(data: Any, num_samples: int | None) -> None:
-    first, second = (list(islice(batches(data, None, num_samples), FEW_BATCHES)) for _ in range(2))
+def _check_stream(data: Any) -> None:
+    first, second = (list(islice(batches(data, None), FEW_BATCHES)) for _ in range(2))
     if len(first) == len(second) and all(_same(_content(a), _content(b)) for a, b in zip(first, second, strict=True)):
         return
-    whole = [Counter(chain.from_iterable(_samples(batch) for batch in batches(data, None, num_samples))) for _ in range(2)]
+    whole = [Counter(chain.from_iterable(_samples(batch) for batch in batches(data, None))) for _ in range(2)]
     if whole[0] != whole[1]:
         raise NondeterminismError(
             f"data is not deterministic: {(whole[0] - whole[1]).total():,} of {whole[0].total():,} samples were not there the "
@@ -112,7 +115,8 @@ def _check_stream(data: Any, num_samples: int | None) -> None:
 
 def _fresh(batch: Batch) -> Batch:
     """A copy, for a model may write into its inputs."""
-    return replace(batch, inputs=copied(batch.inputs))
+    item = copied(batch.item)
+    return next(batches([item], None))
 
 
 def _content(batch: Batch) -> Any:

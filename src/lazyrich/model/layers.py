@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from .._support.nested import tensors_in
 from ..errors import DataError, HeadError
-from .batches import Batch, last_kept
-from .capture import Captured, is_linear
+from .batches import Batch
+from .calls import copied_at_call, first_tensor
+from .channels import channel_dimension, channel_dimensions
+from .linear import is_convolution, is_linear
+from .rows import BatchRows, sequence_mask
 
 Pooling = Literal["average", "flatten", "positions", "first", "last"]
-_CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
-_CHANNELS_FIRST_SEQUENCES = (nn.Conv1d, nn.BatchNorm1d, nn.GroupNorm, nn.InstanceNorm1d, nn.AvgPool1d, nn.MaxPool1d)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-class LayerTaps:
-    """Takes the inputs of layers in a forward pass.
+@dataclass
+class LayerInputs:
+    """What layers were given in one run of the model.
+
+    Attributes:
+        tensors: layer -> a copy of its first input; layers that were given one and the same tensor share the copy of the first.
+        leaders: layer -> the first layer that was given the same tensor, itself if none was.
+        calls: layer -> how often it ran.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    leaders: dict[str, str] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+
+
+class Layers:
+    """Which layers are measured besides the head.
 
     Args:
         model: the model.
         layers: "all" (every linear and convolution layer) or dotted names.
-        pooling: how the places of a map or the tokens of a sequence become rows.
+        pooling: how the positions of a map or the tokens of a sequence become rows.
+
+    Raises:
+        HeadError: names that are no modules.
     """
 
     def __init__(self, model: nn.Module, layers: str | Sequence[str], pooling: Pooling) -> None:
         if pooling not in get_args(Pooling):
             raise ValueError(f"pooling must be one of {', '.join(get_args(Pooling))}, got {pooling!r}")
-        self.pooling: Pooling = pooling
         named = dict(model.named_modules())
-        self._every = layers == "all"
-        if self._every:
-            chosen = [name for name, m in named.items() if is_linear(m) or isinstance(m, _CONVOLUTIONS)]
+        self.model, self.every = model, layers == "all"
+        self.pooling: Pooling = pooling
+        if self.every:
+            chosen = [name for name, m in named.items() if is_linear(m) or is_convolution(m)]
         elif isinstance(layers, str):
             raise TypeError(f'layers must be "all" or a list of names, got {layers!r}; write layers=[{layers!r}]')
         else:
@@ -45,128 +63,177 @@ class LayerTaps:
         if unknown or not chosen:
             known = ", ".join(filter(None, named))
             raise HeadError(f"layers={unknown or chosen} are not modules of {type(model).__name__}. It has: {known}")
-        self._modules = {name: named[name] for name in chosen}
-        self._given: dict[str, Tensor] = {}
-        self._calls: dict[str, int] = {}
-        self._seen: dict[int, tuple[Tensor, int, str]] = {}
-        self.leaders: dict[str, str] | None = None
-        self.left_out: dict[str, str] = {}
+        self.modules = {name: named[name] for name in chosen}
 
-    def hooks(self, stack: ExitStack) -> None:
-        """Hooks the layers for one forward pass."""
-        self._given, self._calls, self._seen = {}, {}, {}
-        self._same: dict[str, str] = {}
-        for name, module in self._modules.items():
-            stack.callback(module.register_forward_pre_hook(self._hook(name), with_kwargs=True).remove)
+    @contextmanager
+    def recorded(self) -> Iterator[LayerInputs]:
+        """Records what the layers are given, until the context ends."""
+        inputs = LayerInputs()
+        originals: dict[int, tuple[Tensor, str]] = {}
 
-    def _hook(self, name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._calls[name] = self._calls.get(name, 0) + 1
-            given = next(tensors_in((args, kwargs)), None)
-            if given is None or given.is_nested or given.layout != torch.strided:
-                return
-            # queries, keys and values see one and the same tensor: it is taken once
-            known = self._seen.get(id(given))
-            version = 0 if given.is_inference() else given._version
-            if known is not None and known[0] is given and known[1] == version:
-                self._same[name] = known[2]
-                return
-            self._seen[id(given)] = (given, version, name)
-            self._same[name] = name
-            self._given[name] = given.detach().clone()  # a copy, for whatever follows may write into it in place
+        def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+            def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                inputs.calls[name] = inputs.calls.get(name, 0) + 1
+                x = first_tensor((args, kwargs))
+                if x is None:
+                    return
+                # queries, keys and values are given one and the same tensor: unless it was written into, it is copied once
+                known = originals.get(id(x))
+                if known is not None and known[0] is x and _equal(inputs.tensors[known[1]], x):
+                    inputs.leaders[name] = known[1]
+                    return
+                originals[id(x)] = (x, name)
+                inputs.leaders[name] = name
+                inputs.tensors[name] = copied_at_call(x)
 
-        return hook
+            return before
 
-    def rows(self, captured: Captured, batch: Batch, head: str) -> dict[str, tuple[Tensor, Tensor]]:
-        """Layer -> its features (rows, width) and, for each, the row of the head that it belongs to, in the order they ran.
+        with ExitStack() as stack:
+            for name, module in self.modules.items():
+                stack.callback(module.register_forward_pre_hook(hook(name), with_kwargs=True).remove)
+            yield inputs
 
-        What the head sees is taken as the head's features are, whatever the pooling. Layers that see the same tensor as one
-        before them are not listed: ``leaders`` names that one.
-        """
-        first = self.leaders is None
-        if first:
-            self._settle()
-        found: dict[str, tuple[Tensor, Tensor]] = {}
-        for name, leader in dict(self.leaders or {}).items():
-            if self._same.get(name) != leader:
-                raise DataError(f"layer {name!r} did not see the same as layer {leader!r} in this batch, as it did in the first")
-            if name != leader:
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """Which layers can be measured and where their channels are, as the first batch has shown.
+
+    Attributes:
+        pooling: how positions become rows.
+        leaders: layer -> the layer whose input it shares, in the order in which they ran.
+        dimensions: layer -> the dimension of its channels.
+        left_out: layer -> why it cannot be measured.
+    """
+
+    pooling: Pooling
+    leaders: dict[str, str]
+    dimensions: dict[str, int]
+    left_out: dict[str, str]
+
+
+def planned(layers: Layers, inputs: LayerInputs, rows: BatchRows, batch: Batch, forward: Callable[[], Any]) -> LayerPlan:
+    """Decides on the first batch which layers can be measured.
+
+    Raises:
+        DataError: a layer that was named cannot be.
+    """
+    leaders: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    order = list(inputs.calls)
+    unknown = [name for name, x in inputs.tensors.items() if x.ndim > 2 and channel_dimension(layers.modules[name], x) is None]
+    traced = channel_dimensions(layers.model, {name: layers.modules[name] for name in unknown}, forward) if unknown else {}
+    dimensions: dict[str, int] = {}
+    for name in sorted(layers.modules, key=lambda n: order.index(n) if n in inputs.calls else -1):
+        x = inputs.tensors.get(inputs.leaders.get(name, name))
+        reason = _why_not(name, x, inputs.calls.get(name, 0))
+        if reason is None and x is not None:
+            leader = inputs.leaders[name]
+            dimension = channel_dimension(layers.modules[leader], x) if x.ndim > 2 else x.ndim - 1
+            dimension = traced.get(leader) if dimension is None else dimension
+            reason = _why_no_rows(name, x, dimension, rows, layers.pooling)
+            if reason is None and dimension is not None:
+                leaders[name], dimensions[leader] = leader, dimension
                 continue
-            if leader == self._same.get(head):
-                found[name] = captured.features, torch.arange(len(captured.features), device=captured.features.device)
-                continue
-            try:
-                found[name] = self._pooled(name, self._given[name], captured, batch)
-            except DataError as error:
-                if not (first and self._every):
-                    raise
-                self._leave_out(name, str(error))
-        self._given, self._seen = {}, {}
-        return found
-
-    def _settle(self) -> None:
-        """After the first batch: which layers ran, once, on floating point tensors."""
-        self.leaders = {}
-        for name in sorted(self._modules, key=lambda n: list(self._calls).index(n) if n in self._calls else -1):
-            calls = self._calls.get(name, 0)
-            if calls == 0:
-                reason = "was not called as a module in the forward pass"
-            elif calls > 1:
-                reason = f"ran {calls} times in one forward pass, so what it sees is not one set of features"
-            elif name not in self._same:
-                reason = "was called without a dense tensor"
-            elif not self._given[self._same[name]].is_floating_point():
-                reason = f"sees {self._given[self._same[name]].dtype}, not floating point"
-            else:
-                self.leaders[name] = self._same[name]
-                continue
-            if not self._every:
-                raise DataError(f"layer {name!r} {reason}; leave it out of layers=")
-            self._leave_out(name, f"layer {name!r} {reason}")
-
-    def _leave_out(self, name: str, reason: str) -> None:
-        self.left_out[name] = reason
-        self.leaders = {other: leader for other, leader in (self.leaders or {}).items() if name not in (other, leader)}
-
-    def _pooled(self, name: str, x: Tensor, captured: Captured, batch: Batch) -> tuple[Tensor, Tensor]:
-        samples = captured.given
-        if len(x) != samples:
-            raise DataError(
-                f"layer {name!r} sees a tensor of shape {tuple(x.shape)} where the batch has {samples} samples: "
-                "its first dimension must count them (batch_first=True)"
-            )
-        x = _places_last(x, self._modules[name])
-        places, device = x.shape[1], x.device
-        counted = min(samples, captured.samples)
-        if captured.positions:
-            if places != captured.places:
-                raise DataError(f"layer {name!r} has {places} places, the head answers at {captured.places}")
-            rows = captured.row_index
-            rows = torch.arange(counted * places, device=device) if rows is None else rows.to(device)
-            return x.flatten(0, 1)[rows], torch.arange(len(rows), device=device)
-        x, order = x[:counted], torch.arange(counted, device=device)
-        mask = batch.mask
-        mask = mask[:counted].to(device) > 0 if mask is not None and mask.shape[1] == places else None
-        if places == 1 or self.pooling == "flatten":
-            return x.flatten(1), order
-        if self.pooling == "average":
-            if mask is None:
-                return x.mean(1), order
-            share = mask.to(x.dtype) / mask.sum(1, keepdim=True).clamp_min(1)
-            return torch.einsum("nld,nl->nd", x, share.to(x.dtype)), order
-        if self.pooling == "positions":
-            owner = order.repeat_interleave(places)
-            kept = slice(None) if mask is None else mask.flatten()
-            return x.flatten(0, 1)[kept], owner[kept]
-        if self.pooling == "first":
-            return x[:, 0], order
-        last = torch.full_like(order, places - 1) if mask is None else last_kept(mask)
-        return x[order, last], order
+        if not layers.every:
+            raise DataError(f"{reason}; leave it out of layers=")
+        left_out[name] = str(reason)
+    leaders = {name: leader for name, leader in leaders.items() if leader not in left_out}
+    return LayerPlan(layers.pooling, leaders, dimensions, left_out)
 
 
-def _places_last(x: Tensor, module: nn.Module) -> Tensor:
-    """(n, places, width): channels first for maps and what works on them, channels last for tokens."""
+def layer_rows(
+    plan: LayerPlan, inputs: LayerInputs, rows: BatchRows, batch: Batch, model: nn.Module, head: str
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Layer -> its features (rows, width) and, for each, the row of the head that it belongs to, in the order in which they ran.
+
+    What the head is given is taken as the head's features are, whatever the pooling. Layers that are given the same tensor as one
+    before them are not listed: ``plan.leaders`` names that one.
+
+    Raises:
+        DataError: layers that shared an input on the first batch do not on this one, or sizes that do not fit.
+    """
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, leader in plan.leaders.items():
+        if inputs.leaders.get(name) != leader:
+            raise DataError(f"layer {name!r} was not given the same as layer {leader!r} in this batch, as it was in the first")
+        if name != leader:
+            continue
+        if leader == inputs.leaders.get(head):
+            found[name] = rows.features, torch.arange(len(rows.features), device=rows.features.device)
+            continue
+        x = inputs.tensors[name]
+        reason = _why_no_rows(name, x, plan.dimensions[name], rows, plan.pooling)
+        if reason is not None:
+            raise DataError(reason)
+        found[name] = _pooled(_positions_last(x, plan.dimensions[name]), rows, batch, model, plan.pooling)
+    return found
+
+
+def _why_not(name: str, x: Tensor | None, calls: int) -> str | None:
+    if calls == 0:
+        return f"layer {name!r} was not called as a module in the forward pass"
+    if calls > 1:
+        return f"layer {name!r} ran {calls} times in one forward pass, so its inputs are not one set of features"
+    if x is None:
+        return f"layer {name!r} was called without a dense tensor"
+    if not x.is_floating_point():
+        return f"layer {name!r} is given {x.dtype}, not floating point"
+    return None
+
+
+def _why_no_rows(name: str, x: Tensor, dimension: int | None, rows: BatchRows, pooling: Pooling) -> str | None:
+    if len(x) != rows.batch_samples:
+        return (
+            f"layer {name!r} is given a tensor of shape {tuple(x.shape)} where the batch has {rows.batch_samples} samples: "
+            "its first dimension must count them (batch_first=True)"
+        )
+    if dimension is None and pooling != "flatten":
+        return (
+            f"which dimension of the tensor of shape {tuple(x.shape)} that layer {name!r} is given holds its channels is not known "
+            'from the modules around it: pass pooling="flatten", or name the layer before or after it'
+        )
+    positions = x.numel() // max(len(x) * x.shape[dimension if dimension is not None else -1], 1)
+    if rows.positions > 1 and positions != rows.positions:
+        return f"layer {name!r} has {positions} positions, the head answers at {rows.positions}"
+    return None
+
+
+def _pooled(x: Tensor, rows: BatchRows, batch: Batch, model: nn.Module, pooling: Pooling) -> tuple[Tensor, Tensor]:
+    """Rows of (samples, positions, width) by the rows of the head, and whose they are."""
+    device, places = x.device, x.shape[1]
+    index = rows.index.to(device)
+    if rows.positions > 1:
+        return x.flatten(0, 1)[index], torch.arange(len(index), device=device)
+    x, order = x[index], torch.arange(len(index), device=device)
+    mask = sequence_mask(model, batch)
+    mask = mask.to(device)[index] > 0 if mask is not None and mask.shape == (rows.batch_samples, places) else None
+    if places == 1 or pooling == "flatten":
+        return x.flatten(1), order
+    if pooling == "average":
+        if mask is None:
+            return x.mean(1), order
+        share = mask.to(x.dtype) / mask.sum(1, keepdim=True).clamp_min(1)
+        return torch.einsum("nld,nl->nd", x, share.to(x.dtype)), order
+    if pooling == "positions":
+        owner = order.repeat_interleave(places)
+        kept = slice(None) if mask is None else mask.flatten()
+        return x.flatten(0, 1)[kept], owner[kept]
+    if mask is None:
+        return x[:, 0 if pooling == "first" else -1], order
+    return x[order, (mask.int().argmax(1) if pooling == "first" else last_kept(mask))], order
+
+
+def last_kept(mask: Tensor) -> Tensor:
+    """(n,) the last position that a mask (n, positions) of booleans keeps."""
+    return (torch.arange(mask.shape[1], device=mask.device) * mask).argmax(1)
+
+
+def _positions_last(x: Tensor, dimension: int) -> Tensor:
+    """(n, positions, width), the channels moved to the end."""
     if x.ndim <= 2:
         return (x.unsqueeze(1) if x.ndim == 1 else x).unsqueeze(1)
-    channels_first = isinstance(module, _CHANNELS_FIRST_SEQUENCES) if x.ndim == 3 else not isinstance(module, _CHANNELS_LAST)
-    return x.flatten(2).transpose(1, 2) if channels_first else x.flatten(1, -2)
+    return x.movedim(dimension, -1).flatten(1, -2)
+
+
+def _equal(copy: Tensor, x: Tensor) -> bool:
+    return copy.shape == x.shape and x.layout == torch.strided and torch.equal(copy, x.detach())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .batches import batches, first_dimension
+from .copying import copied_model
 
 
 def redrawn(model: nn.Module) -> nn.Module:
@@ -18,7 +18,7 @@ def redrawn(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: parameters that are not drawn anew; names them.
     """
-    drawn = copy.deepcopy(model)
+    drawn = copied_model(model)
     for parameter in drawn.parameters():
         if parameter.is_floating_point():
             parameter.fill_(torch.nan)  # so that what is not drawn anew shows

@@ -1,4 +1,4 @@
-"""Whatever is measured comes back as it was: modes, devices, random states."""
+"""Whatever is measured comes back as it was: modes, parameters, buffers, attributes, devices, random states, switches."""
 
 from __future__ import annotations
 
@@ -10,26 +10,36 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import DataError
+from .snapshot import Snapshot
 
 
 @contextmanager
 def undisturbed(model: nn.Module, data: object, device: torch.device | str | None) -> Iterator[torch.device]:
-    """Evaluation mode without gradients, on a device; afterwards, and after an exception, all is as it was.
+    """Evaluation mode without gradients, on a device; afterwards, and after an exception, everything is as it was.
 
-    That is: the mode of every module, the place of the parameters, the random states of torch, numpy and python, and the
-    generator of the data loader.
+    That is: the mode of every module, restored through ``train(mode)`` where a class overrides it (adapters merge there);
+    parameters and buffers bit for bit, also those that the forward pass writes; tensors, containers, counters and flags in plain
+    attributes; the device of the parameters; the random states of torch, numpy and python, and the generator of the data loader;
+    grad mode, inference mode and the switch of the fused transformer path, which is off meanwhile because it skips submodules.
+
+    Raises:
+        DataError: a lazy module that no batch has initialised, a device that does not exist, a model spread over several devices.
     """
-    modes = {module: module.training for module in model.modules()}
-    places = {x.device for x in (*model.parameters(), *model.buffers())}
-    home = next(iter(places), torch.device("cpu"))
+    lazy = [name for name, x in (*model.named_parameters(), *model.named_buffers()) if is_lazy(x)]
+    if lazy:
+        raise DataError(
+            f"{lazy[0]!r} of {type(model).__name__} is lazy and has no shape yet: run the model on one batch before it is measured"
+        )
+    devices = {x.device for x in (*model.parameters(), *model.buffers())}
+    home = next(iter(devices), torch.device("cpu"))
     target = home if device is None else _device(device)
-    moves = bool(places) and places != {target} and device is not None
-    if moves and len(places) > 1:
-        raise DataError(f"device={device!s}: the model is spread over {sorted(map(str, places))}; pass device=None")
-    generators = _generators(data)
-    states = [(g, g.get_state()) for g in generators]
+    moves = bool(devices) and devices != {target} and device is not None
+    if moves and len(devices) > 1:
+        raise DataError(f"device={device!s}: the model is spread over {sorted(map(str, devices))}; pass device=None")
+    states = [(g, g.get_state()) for g in _generators(data)]
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's, to be put back
     gpus = [d for d in {home, target} if d.type == "cuda"]
     with ExitStack() as stack:
@@ -38,13 +48,15 @@ def undisturbed(model: nn.Module, data: object, device: torch.device | str | Non
         stack.callback(random.setstate, python_state)
         for generator, state in states:
             stack.callback(generator.set_state, state)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(Snapshot(model).restore)
         if moves:
             stack.callback(model.to, home)
             model.to(target)
-        for module, training in modes.items():
-            stack.callback(setattr, module, "training", training)
         model.eval()
-        stack.enter_context(torch.no_grad())
         if "torch._dynamo" in sys.modules:  # compiled code does not run hooks that were added later
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield target
@@ -59,5 +71,5 @@ def _device(device: torch.device | str) -> torch.device:
 
 def _generators(data: object) -> list[torch.Generator]:
     holders = (data, getattr(data, "sampler", None), getattr(getattr(data, "batch_sampler", None), "sampler", None))
-    found = [getattr(holder, "generator", None) for holder in holders]
-    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+    generators = [getattr(holder, "generator", None) for holder in holders]
+    return list({id(g): g for g in generators if isinstance(g, torch.Generator)}.values())

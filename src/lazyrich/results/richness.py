@@ -15,6 +15,7 @@ from .._support.stored import number, plain_fields, plain_value, read_json, type
 from ..errors import DataError
 from ..functional import FeatureSpectrum, NeuralCollapse
 from .catalogue import cells
+from .evidence import Evidence
 from .names import layer_value, renamed
 from .parts import Comparison, LayerRichness, numbers_of
 from .text import one_below_the_other, side_by_side
@@ -49,6 +50,7 @@ class Richness:
         comparison: the measures that D_LR is compared with, or None.
         layers: name -> what that layer sees, in the order they ran; empty unless asked for.
         extra: name -> value of what ``measure(extra=...)`` asked for.
+        evidence: which head was verified, how it is returned, which rows count.
         notes: sentences that a reader of the numbers must know.
     """
 
@@ -75,6 +77,7 @@ class Richness:
     comparison: Comparison | None = None
     layers: dict[str, LayerRichness] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)
+    evidence: Evidence | None = None
     notes: tuple[str, ...] = field(default=())
 
     def __str__(self) -> str:
@@ -96,6 +99,7 @@ class Richness:
         values["low_rank_band"] = {str(rtol): value for rtol, value in self.low_rank_band.items()}
         values["low_rank_interval"] = None if self.low_rank_interval is None else list(self.low_rank_interval)
         values["output_singular_values"] = list(self.output_singular_values)
+        values["evidence"] = None if self.evidence is None else asdict(self.evidence)
         values["notes"] = list(self.notes)
         return values
 
@@ -113,7 +117,7 @@ class Richness:
                 f"schema version {values.get('schema_version')!r}, this release reads {' and '.join(map(str, READABLE))}: "
                 "read it with the release that wrote it"
             )
-        values = {"extra": {}} | values
+        values = {"extra": {}, "evidence": None} | values
         missing = sorted({f.name for f in fields(cls)} - set(values))
         if missing:
             raise DataError(f"not a whole lazyrich result: {', '.join(missing)} missing")
@@ -136,6 +140,8 @@ class Richness:
                 part = values[name]
                 read[name] = None if part is None else typed(kind, renamed(part) if isinstance(part, dict) else part)
             read["layers"] = {str(name): typed(LayerRichness, layer) for name, layer in values["layers"].items()}
+            evidence = values["evidence"]
+            read["evidence"] = None if evidence is None else Evidence(**evidence)
             read["extra"] = {str(name): number(name, value) for name, value in values["extra"].items()}
             read["notes"] = tuple(map(str, values["notes"]))
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:

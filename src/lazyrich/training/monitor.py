@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 from collections import deque
@@ -16,14 +15,18 @@ import numpy as np
 from torch import Tensor, nn
 
 from .. import schedules
+from .._support.nested import tensors_in
 from .._support.processes import Processes
 from .._support.resume import check_free
 from .._support.text import plain
 from ..errors import DataError
 from ..functional import low_rank_estimate, low_rank_measure, tangent_kernel, tangent_kernel_change
-from ..measurement.measure import collect, measure
-from ..model.batches import first_dimension, frozen
-from ..model.capture import unwrapped
+from ..measurement.measure import collect, measure, one_pass_of
+from ..measurement.probe import Probe, probe_set
+from ..model.batches import IGNORED_LABEL, Forward
+from ..model.copying import copied_model
+from ..model.linear import unwrapped
+from ..model.rows import Layout, RowChoice
 from ..model.undisturbed import undisturbed
 from ..results.series import Evaluation, Series, SeriesFolder, evaluate
 from ..schedules import Moment, Schedule
@@ -52,7 +55,7 @@ class Monitor:
         resume: continue the series in ``out``. Evaluations after the step at which training resumes are dropped.
         step: number of steps done before. If it is known, evaluations in ``out`` after it are dropped at once.
         num_samples: number of samples to measure, over all processes.
-        head: as for :func:`lazyrich.measure`.
+        head, rows, forward, targets, ignore_index, layout: as for :func:`lazyrich.measure`.
         alarms: functions to call after each evaluation with it and the one before; see :func:`crosses` and :func:`falls`.
 
     Attributes:
@@ -86,6 +89,11 @@ class Monitor:
         step: int | None = None,
         num_samples: int = 512,
         head: nn.Module | str | None = None,
+        rows: RowChoice = None,
+        forward: Forward | None = None,
+        targets: Callable[[Any], Tensor] | None = None,
+        ignore_index: int = IGNORED_LABEL,
+        layout: Layout | None = None,
         alarms: Sequence[Alarm] = (),
     ) -> None:
         if preset not in get_args(Preset):
@@ -98,18 +106,21 @@ class Monitor:
         self._processes = Processes(True)
         self.model, self.preset, self.head, self.alarms = model, preset, head, tuple(alarms)
         self._num_samples = num_samples
+        self._reading: dict[str, Any] = {
+            "head": head, "rows": rows, "forward": forward, "targets": targets, "ignore_index": ignore_index, "layout": layout,
+        }  # fmt: skip
         self._schedule = self._chosen(every)
         self._folder = None if out is None else SeriesFolder(Path(out))
         self._moment = Moment(step or 0)
         self._recent: deque[Any] = deque()
-        with undisturbed(model, data, None):
-            self._probe = None if data is None else frozen(data, num_samples, (self._processes.rank, self._processes.size))
+        self._probe = None if data is None else self._drawn(data)
         self.evaluations: list[Evaluation] = [] if self._folder is None else self._resumed(self._folder, resume)
         if step is not None:
             self._rewind(step)
         from_start = preset == "full" and not self.evaluations  # the start of a resumed series is not known
-        self._start = copy.deepcopy(unwrapped(model)) if from_start else None
-        inputs = self._probe[0][0] if from_start and self._probe and isinstance(self._probe[0], tuple) else None
+        self._start = copied_model(unwrapped(model)) if from_start else None
+        first = self._probe.batches[0] if from_start and self._probe is not None else None
+        inputs = first[0] if isinstance(first, (tuple, list)) else first
         self._tangent_inputs = inputs[:TANGENT_SAMPLES] if isinstance(inputs, Tensor) else None
         self._first_kernel: Tensor | None = None
         if not self.evaluations and self._probe is not None:
@@ -181,6 +192,12 @@ class Monitor:
             return schedules.within() if self._processes.size == 1 else schedules.log_spaced()
         return every if callable(every) else schedules.every(every)
 
+    def _drawn(self, data: Any) -> Probe:
+        """The probe set."""
+        with undisturbed(self.model, data, None) as device:
+            one_pass = one_pass_of(unwrapped(self.model), data, device, self._processes, **self._reading)
+            return probe_set(one_pass, self._num_samples)
+
     def _due(self) -> bool:
         due = bool(self._schedule(self._moment))
         if self._processes.size == 1 or schedules.decided_by_step(self._schedule):
@@ -193,7 +210,7 @@ class Monitor:
             raise DataError("the monitor has no data: pass a probe set, Monitor(model, data), or step(batch=…) at every step")
         self._recent.append(batch)
         wanted = -(-self._num_samples // self._processes.size)
-        sizes = [first_dimension(b[0] if isinstance(b, (tuple, list)) else b) for b in self._recent]
+        sizes = [_size(batch) for batch in self._recent]
         while sum(sizes) - sizes[0] >= wanted:
             self._recent.popleft()
             sizes.pop(0)
@@ -217,28 +234,28 @@ class Monitor:
         return evaluation
 
     def _measured(self) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Numbers and curves of the network as it is now."""
-        data = list(self._recent) if self._probe is None else self._probe
+        data = list(self._recent) if self._probe is None else self._probe.batches
         if not data:
             raise DataError("nothing to measure: no step was taken with a batch")
-        limit = self._num_samples if self._probe is None else None
+        limit = self._num_samples if self._probe is None else self._probe.limit
         if self.preset == "light":
-            return self._light(data, limit), {}
+            gram = collect(self.model, data, num_samples=limit, distributed=True, **self._reading)
+            estimate = low_rank_estimate(gram)
+            given = {
+                "low_rank": estimate.value, "low_rank_corrected": estimate.corrected, "low_rank_stderr": estimate.stderr,
+                "isotropic": estimate.isotropic, "output_rank": estimate.rank,
+                "balanced": low_rank_measure(gram, reference="balanced"),
+                "output_alignment": low_rank_measure(gram, reference="outputs"),
+                **{f"low_rank_at_{rtol:g}": value for rtol, value in estimate.band.items()},
+            }  # fmt: skip
+            return {name: float(value) for name, value in given.items() if value is not None}, {}
         full = self.preset == "full"
-        r = measure(self.model, data, head=self.head, num_samples=limit, layers="all" if full else None, start=self._start)
-        return r.numbers() | (self._tangent_kernel_change() if full else {}), r.curves()
-
-    def _light(self, data: Any, limit: int | None) -> dict[str, float]:
-        gram = collect(self.model, data, head=self.head, num_samples=limit, distributed=True)
-        estimate = low_rank_estimate(gram)
-        values = {
-            "low_rank": estimate.value, "low_rank_corrected": estimate.corrected, "low_rank_stderr": estimate.stderr,
-            "isotropic": estimate.isotropic, "output_rank": estimate.rank,
-            "balanced": low_rank_measure(gram, reference="balanced"),
-            "output_alignment": low_rank_measure(gram, reference="outputs"),
-            **{f"low_rank_at_{rtol:g}": value for rtol, value in estimate.band.items()},
-        }  # fmt: skip
-        return {name: float(value) for name, value in values.items() if value is not None}
+        layers = "all" if full else None
+        r = measure(self.model, data, num_samples=limit, layers=layers, start=self._start, **self._reading)
+        values = r.numbers()
+        if full:
+            values |= self._tangent_kernel_change()
+        return values, r.curves()
 
     def _tangent_kernel_change(self) -> dict[str, float]:
         """Change of the tangent kernel since the start, on a few probe samples; empty if the inputs are not one tensor."""
@@ -267,3 +284,39 @@ class Monitor:
         self.evaluations = [e for e in self.evaluations if e.step <= step]
         if self._folder is not None and self._processes.rank == 0:
             self._folder.rewind(step)
+
+
+def _size(batch: Any) -> int:
+    """About how many samples a batch holds: it decides how many batches are remembered, not what is counted."""
+    x = next(tensors_in(batch), None)
+    return 64 if x is None or x.ndim == 0 else len(x)
+
+
+def crosses(measure: str, level: float, call: Callable[[Evaluation], object]) -> Alarm:
+    """An alarm: ``call`` is called with the evaluation at which a measure has come to the other side of ``level``.
+
+    >>> alarm = crosses("low_rank", 0.5, lambda found: print("step", found.step))
+    >>> alarm(Evaluation(20, {"low_rank": 0.4}), Evaluation(10, {"low_rank": 0.6}))
+    step 20
+    """
+
+    def alarm(found: Evaluation, before: Evaluation | None) -> None:
+        if before is None or measure not in found.values or measure not in before.values:
+            return
+        if (found.values[measure] > level) != (before.values[measure] > level):
+            call(found)
+
+    return alarm
+
+
+def falls(measure: str, call: Callable[[Evaluation], object]) -> Alarm:
+    """An alarm: ``call`` is called with an evaluation at which a measure is lower than at the one before.
+
+    For what should not fall, such as "output_rank".
+    """
+
+    def alarm(found: Evaluation, before: Evaluation | None) -> None:
+        if before is not None and found.values.get(measure, float("inf")) < before.values.get(measure, float("-inf")):
+            call(found)
+
+    return alarm

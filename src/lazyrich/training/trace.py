@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,19 @@ from torch import Tensor, nn
 
 from .._support.files import write_text
 from .._support.nested import tensors_in
+from .._support.processes import Processes
 from .._support.progress import progress_bar
 from .._support.resume import check_free, check_same
 from .._support.stored import read_object
 from ..errors import DataError
 from ..measurement.measure import measure
-from ..model.batches import first_dimension, frozen, raw_bytes
-from ..model.capture import unwrapped
+from ..measurement.one_pass import OnePass
+from ..measurement.probe import probe_set
+from ..model.batches import raw_bytes
 from ..model.checkpoints import load_checkpoint, weight_files
+from ..model.copying import copied_model
 from ..model.layers import Pooling
+from ..model.linear import unwrapped
 from ..model.undisturbed import undisturbed
 from ..results.series import Evaluation, Series, SeriesFolder, evaluate
 from .checkpoint_steps import Paths, checkpoint_steps
@@ -99,21 +102,21 @@ def trace(
     if num_samples < 2:
         raise ValueError(f"num_samples must be at least 2, got {num_samples}")
     paths = checkpoint_steps(checkpoints, steps)
-    with undisturbed(model, data, None):
-        probe = frozen(data, num_samples)
+    with undisturbed(model, data, None) as home:
+        probe = probe_set(OnePass(unwrapped(model), data, home, Processes(False), head), num_samples)
     first = paths.get(0) if start is None else Path(start)
     options = {"head": head, "layers": layers, "pooling": pooling, "class_balanced": class_balanced, "nc4": nc4}
-    about = {"model": _model_digest(model), "data": _data_digest(probe), **options}
-    about |= {"start": None if first is None else _file_digest(first), "samples": sum(map(_size, probe))}
+    about = {"model": _model_digest(model), "data": _data_digest(probe.batches), **options}
+    about |= {"start": None if first is None else _file_digest(first), "samples": probe.samples}
     folder = None if out is None else SeriesFolder(Path(out))
     evaluations = [] if folder is None else _resumed(folder, about, paths, resume)
-    network, beginning = copy.deepcopy(unwrapped(model)), None
+    network, beginning = copied_model(unwrapped(model)), None
     if first is not None:
-        beginning = copy.deepcopy(network)
+        beginning = copied_model(network)
         load_checkpoint(beginning, first)
 
     def measured() -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        r = measure(network, probe, start=beginning, distributed=False, device=device, **options)
+        r = measure(network, probe.batches, start=beginning, num_samples=probe.limit, distributed=False, device=device, **options)
         return r.numbers(), r.curves()
 
     done = {e.step for e in evaluations}
@@ -150,10 +153,6 @@ def _resumed(folder: SeriesFolder, about: Mapping[str, Any], paths: Mapping[int,
     folder.mend()  # even without evaluations: the very first line may be incomplete
     write_text(path, json.dumps({**about, "checkpoints": digests}, indent=1) + "\n")
     return evaluations
-
-
-def _size(batch: Any) -> int:
-    return first_dimension(batch if isinstance(batch, Mapping) else batch[0])
 
 
 def _model_digest(model: nn.Module) -> str:
