@@ -11,6 +11,7 @@ from ..functional.sketch import SKETCH_BLOCKS, SKETCH_BUCKETS, Sketch
 from ..gram import Gram
 
 WIDTH_LIMIT = 4096  # features up to here are measured as they are
+PART_COLUMNS = 4096  # columns that are copied to float64 at a time
 HELD_BYTES = 2**30  # rows of a wide layer are held up to here, then sketched
 
 
@@ -79,13 +80,17 @@ class NarrowGram:
         return self.gram
 
 
-def dual(x: Tensor, *, centred: bool = True) -> Tensor:
-    """(n, p) -> (n, n) with the inner products of x, about its mean or about the origin."""
+def dual(x: Tensor, *, centred: bool = True, exact: bool = False) -> Tensor:
+    """(n, p) -> (n, n) with the inner products of x, about its mean or about the origin; ``exact``: products in float64."""
     x = x.float() if x.element_size() < 4 else x
     if not bool(torch.isfinite(x).all()):
         return x[:, : len(x)].fill_(torch.nan)  # the Gram names the error
     about = x - x.mean(0) if centred else x.clone()
     scale = about.abs().amax().clamp_min(torch.finfo(x.dtype).tiny)
     about /= scale
-    values, vectors = eigh((about @ about.T).double())
+    products = torch.zeros(len(x), len(x), dtype=torch.float64, device=x.device)
+    for part in about.split(PART_COLUMNS if exact else x.shape[1], 1):
+        part = part.double() if exact else part
+        products += part @ part.T
+    values, vectors = eigh(products)
     return (vectors * values.clamp_min(0).sqrt()).to(x.dtype) * scale

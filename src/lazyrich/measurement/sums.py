@@ -86,7 +86,7 @@ class HeadSums:
             DataError: no rows.
         """
         if self._wide:
-            narrow = dual(torch.cat([part.outputs for part in self._wide]), centred=False)
+            narrow = dual(torch.cat([part.outputs for part in self._wide]), centred=False, exact=True)
             for part, outputs in zip(self._wide, narrow.split([len(part.outputs) for part in self._wide]), strict=True):
                 self._update(part, outputs)
             self._wide = []

@@ -130,6 +130,8 @@ def _call(
     parameters: tuple[Tensor | None, Tensor | None] | None,
     whole: bool,
 ) -> Call:
+    if outputs.ndim == 1:  # one sample without a dimension of its own
+        features, outputs = features.unsqueeze(0), outputs.unsqueeze(0)
     shaped = channels_last(module, outputs.detach())
     if shaped.shape[-1] > MANY_OUTPUTS and not whole and shaped.layout == torch.strided:
         copy = shaped.reshape(-1, shaped.shape[-1])[:FEW_ROWS].clone() if shaped.numel() else shaped.clone()

@@ -88,7 +88,7 @@ def find_head(model: nn.Module, forward: Callable[[], Any], named: nn.Module | s
     again = None
     if possible or sum(module is first.copies[last].module for module, _ in first.made) > 1:
         again = _second_run(model, candidates, forward, first.made, possible, passing)
-    heads = list(passing)
+    heads = [module for module in passing if not _returned_as_features(module, passing, first.copies[last], tensors)]
     if len(heads) > 1:
         raise HeadError(f"{type(model).__name__} has more than one head: pass head= to say which. {listed(model, heads)}")
     if not heads:
@@ -234,6 +234,19 @@ def _may_be(shape: tuple[int, ...], tensors: Sequence[Tensor]) -> bool:
         if same_rows or (y.shape[-1] == width and y.numel() < n * width):
             return True
     return False
+
+
+def _returned_as_features(
+    module: nn.Module, passing: Mapping[nn.Module, Sequence[Relation]], last: Call, returned: Sequence[Tensor]
+) -> bool:
+    """Whether what shows that a layer is returned is nothing but the features of the last layer, which is returned too."""
+    if module is last.module or last.module not in passing:
+        return False
+    features = last.features.flatten()
+    equal = [found.tensor for found in passing[module] if found.rows == "all" and found.columns is None
+             and returned[found.tensor].numel() == features.numel()
+             and torch.equal(returned[found.tensor].detach().flatten().to(features.dtype), features)]  # fmt: skip
+    return len(equal) == len(passing[module])
 
 
 def _second_run(

@@ -45,8 +45,9 @@ class Relation:
     columns: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
+        kind = "they are" if self.kind == "as they are" else self.kind
         where = {"all": "", "mean": ", averaged over positions", "position": ", at one position", "subset": ", some rows"}
-        return self.kind + where[self.rows]
+        return kind + where[self.rows]
 
     def arranged(self, x: Tensor) -> Tensor:
         """The returned tensor with one row for each row that it holds and one column for each of its columns."""
@@ -104,7 +105,7 @@ def positions(call: Call, values: Tensor) -> Tensor | None:
     outputs = call.outputs.flatten(1, -2)
     if len(outputs) != len(values):
         return None
-    matching = (_as(outputs, values) == values.unsqueeze(1)).all(-1)
+    matching = _equal(_as(outputs, values), values.unsqueeze(1)).all(-1)
     if not bool(matching.any(1).all()):
         return None
     always = matching.all(0).nonzero()[:, 0]
@@ -175,7 +176,7 @@ def _kind(outputs: Tensor, values: Tensor, enough: int = LEAST_ENTRIES) -> tuple
         columns = _columns(outputs, values)
         return None if columns is None else ("selected columns", columns)
     seen = ~(torch.isneginf(values) | (values == torch.finfo(values.dtype).min))  # classes that a mask has ruled out
-    if bool(seen.any()) and torch.equal(_as(outputs, values)[seen], values[seen]):
+    if bool(seen.any()) and bool(_equal(_as(outputs, values), values)[seen].all()):
         return "as they are", every
     if not bool(seen.all()) or _constant(values):
         return None
@@ -235,7 +236,7 @@ def _columns(outputs: Tensor, values: Tensor) -> tuple[int, ...] | None:
     for column in values.T:
         if len(values) > 1 and bool((column == column[0]).all()):
             return None
-        same = (outputs == column.unsqueeze(1)).all(0).nonzero()[:, 0]
+        same = _equal(outputs, column.unsqueeze(1)).all(0).nonzero()[:, 0]
         if not len(same):
             return None
         chosen.append(int(same[0]))
@@ -244,6 +245,11 @@ def _columns(outputs: Tensor, values: Tensor) -> tuple[int, ...] | None:
 
 def _constant(values: Tensor) -> bool:
     return bool((values == values[0, 0]).all())
+
+
+def _equal(a: Tensor, b: Tensor) -> Tensor:
+    """Where two tensors hold the same values, NaN included: what is not finite has an error of its own."""
+    return (a == b) | (a.isnan() & b.isnan())
 
 
 def _as(outputs: Tensor, values: Tensor) -> Tensor:

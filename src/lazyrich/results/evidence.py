@@ -34,7 +34,7 @@ class Evidence:
     def __str__(self) -> str:
         kind = {True: ", linear", False: ", not linear in its own weight", None: ""}[self.linear]
         named = f"head {self.head!r}{kind}, " if self.head else ""
-        shown = {"as they are": "outputs returned as they are"}.get(self.returned, f"returned as {self.returned}")
+        shown = f"outputs returned as {self.returned}"
         shown = self.returned if self.returned.startswith(("features", "named")) else shown
         parts = [f"{named}{shown}; each row is a {self.row}"]
         parts += [f"{count:,} rows left out: {reason}" for reason, count in self.rows_left_out.items()]
