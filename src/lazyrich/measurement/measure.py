@@ -65,8 +65,9 @@ def measure(
         pooling: how a map (n, c, h, w) or a sequence (n, tokens, d) that a layer sees becomes rows: "average" over places,
             "flatten" to one long vector, "positions" (every place is a sample), "first" or "last" token. Tokens that an
             ``attention_mask`` leaves out do not count. Where the head answers at every token, layers are taken there too.
-        rows: which rows count: "all", "mask", "labels", a key of the batch ("train_mask"), or a function of the batch that returns
-            a boolean tensor. By default positions that the mask of the head's sequence keeps and whose label is not ignored.
+        rows: which rows count: "all", "mask", "labels", a key of the batch ("train_mask"), or a function of the batch that
+            returns a boolean tensor. By default positions that the mask of the head's sequence keeps and whose label is not
+            ignored.
         forward: runs the model on a batch, as ``forward(model, batch)``; it returns what the model returns, or
             :class:`lazyrich.Rows`, which needs no head.
         targets: gives the targets of a batch, in place of "labels" or the second of a pair.

@@ -33,9 +33,9 @@ class Probe:
 def probe_set(one_pass: OnePass, num_samples: int) -> Probe:
     """The first ``num_samples`` samples of the data, over all processes.
 
-    Samples are counted by the rows that the head answers with, never by the size of an input. A batch is cut to the samples that are
-    wanted only where the model gives the same rows for the cut batch; else the last batch stays complete, and ``limit`` says where
-    to stop. Processes that share the data without a DistributedSampler take its samples in turn.
+    Samples are counted by the rows that the head answers with, never by the size of an input. A batch is cut to the samples that
+    are wanted only where the model gives the same rows for the cut batch; else the last batch stays complete, and ``limit`` says
+    where to stop. Processes that share the data without a DistributedSampler take its samples in turn.
 
     Raises:
         DataError: no samples; on several processes, batches that cannot be divided.
@@ -55,8 +55,8 @@ def probe_set(one_pass: OnePass, num_samples: int) -> Probe:
         batch = part.batch if chosen == held else _cut(alone, part, rows)
         if batch is None and shared:
             raise DataError(
-                "the probe set cannot be divided among the processes, because the model answers differently for a part of a batch: "
-                "pass a DataLoader with a DistributedSampler"
+                "the probe set cannot be divided among the processes, because the model answers differently for a part of a "
+                "batch: pass a DataLoader with a DistributedSampler"
             )
         if batch is None:
             batch, limit = part.batch, num_samples

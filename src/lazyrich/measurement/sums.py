@@ -21,7 +21,6 @@ from .narrow import NarrowGram, dual
 from .one_pass import Known, OnePass, Part
 
 
-
 def _empty(processes: Processes, *, retain: int, num_outputs: int | None = None) -> Gram:
     """A Gram for this process's share of the rows."""
     return Gram(retain=retain, first_row=processes.rank, row_step=processes.size, num_outputs=num_outputs)

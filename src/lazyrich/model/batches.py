@@ -144,8 +144,8 @@ def sample_limits(data: Any, num_samples: int | None, share: tuple[int, int]) ->
 
     Args:
         num_samples: over all processes.
-        share: this process's rank, and how many there are. All run equally many samples; what one of them runs too many, and what a
-            DistributedSampler has repeated to fill up, does not count.
+        share: this process's rank, and how many there are. All run equally many samples; what one of them runs too many, and what
+            a DistributedSampler has repeated to fill up, does not count.
     """
     if num_samples is not None and (not isinstance(num_samples, int) or isinstance(num_samples, bool)):
         raise TypeError(f"num_samples must be an integer, got {num_samples!r}")

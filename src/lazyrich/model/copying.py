@@ -12,8 +12,8 @@ from .._support.nested import tensors_in
 def copied_model(model: nn.Module) -> nn.Module:
     """A deep copy that shares nothing with the model.
 
-    PyTorch refuses to copy tensors that are results of a computation, as pruning, weight norm and stored activations leave them in
-    attributes: of these the values are copied.
+    PyTorch refuses to copy tensors that are results of a computation, as pruning, weight norm and stored activations leave them
+    in attributes: of these the values are copied.
     """
     memo: dict[int, object] = {}
     for module in model.modules():

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import HeadError
 from .._support.nested import tensors_in
+from ..errors import HeadError
 from .calls import FEW_ROWS, Call, recorded
 from .linear import channels_last, is_linear, linear_parameters
 from .returned import Relation, combined, holds, relation
@@ -56,7 +56,7 @@ class Head:
 
 
 def find_head(model: nn.Module, forward: Callable[[], Any], named: nn.Module | str | None = None) -> tuple[Head, Reading | None]:
-    """The head, from one or two runs of the model on the first batch; and the last run's reading where that holds the head's call.
+    """The head, from one or two runs of the model on the first batch; and the last run's reading where it holds the head.
 
     Args:
         model: not a wrapper.
@@ -122,13 +122,13 @@ def verify(head: Head, reading: Reading) -> None:
     """
     if head.relation is not None and not holds(head.relation, reading.call, reading.returned):
         raise HeadError(
-            f"on the first batch the model returned the outputs of {head.name!r} ({head.relation}), and on a later one it does not: "
-            "pass head= to measure that layer all the same"
+            f"on the first batch the model returned the outputs of {head.name!r} ({head.relation}), and on a later one it does "
+            "not: pass head= to measure that layer all the same"
         )
 
 
 def one_call(model: nn.Module, head: Head, calls: Sequence[Call], returned: Sequence[Tensor]) -> Call:
-    """The head's call; repeated calls with the same inputs and outputs count as one, and chunks that are returned together too."""
+    """The head's call; repeated calls with the same inputs and outputs count as one, and chunks that are returned together."""
     if not calls:
         raise HeadError(
             f"the head {head.name!r} did not run in the forward pass of {type(model).__name__}; pass another head=. "
@@ -320,11 +320,11 @@ def _nothing_returned(model: nn.Module, forward: Callable[[], Any], called: Sequ
                and _relations(call, tensors)]  # fmt: skip
     passing = [m for m in passing if not any(other is not m and other in set(m.modules()) for other in passing)]
     shaped = [module for module in reversed(called) if _shaped_like(module, calls, tensors)]
-    wrapping = [m for m in _wrapping(inner, passing + list(called))]
+    wrapping = list(_wrapping(inner, [*passing, *called]))
     order = [*passing, *wrapping, *shaped, *reversed(called)]
     return (
-        f"{type(model).__name__} returns something other than what one of its linear layers computes: pass head= to name the layer "
-        f"whose outputs count, or forward=lambda model, batch: lazyrich.Rows(features, outputs). {listed(model, order)}"
+        f"{type(model).__name__} returns something other than what one of its linear layers computes: pass head= to name the "
+        f"layer whose outputs count, or forward=lambda model, batch: lazyrich.Rows(features, outputs). {listed(model, order)}"
     )
 
 

@@ -1,7 +1,7 @@
 """Whether a batch's labels belong to the rows: per sample, per position, or shifted by one, as causal language models have them.
 
-Whether labels in a mapping are shifted is verified by the loss that the model returns: by its value, and where that does not decide
-by its gradient with respect to the captured outputs.
+Whether labels in a mapping are shifted is verified by the loss that the model returns: by its value, and where that does not
+decide by its gradient with respect to the captured outputs.
 """
 
 from __future__ import annotations

@@ -189,8 +189,8 @@ def _why_no_rows(name: str, x: Tensor, dimension: int | None, rows: BatchRows, p
         )
     if dimension is None and pooling != "flatten":
         return (
-            f"which dimension of the tensor of shape {tuple(x.shape)} that layer {name!r} is given holds its channels is not known "
-            'from the modules around it: pass pooling="flatten", or name the layer before or after it'
+            f"which dimension of the tensor of shape {tuple(x.shape)} that layer {name!r} is given holds its channels is not "
+            'known from the modules around it: pass pooling="flatten", or name the layer before or after it'
         )
     positions = x.numel() // max(len(x) * x.shape[dimension if dimension is not None else -1], 1)
     if rows.positions > 1 and positions != rows.positions:

@@ -1,7 +1,7 @@
 """What a row is, and which rows count: decided on the first batch by what was verified, the same for every batch after it.
 
-A row is one sample, or one position (token, pixel) of one sample. ``rows=`` decides alone where it is passed; otherwise the mask of
-the sequence that the head reads and the labels that are not ignored both apply.
+A row is one sample, or one position (token, pixel) of one sample. ``rows=`` decides alone where it is passed; otherwise the mask
+of the sequence that the head reads and the labels that are not ignored both apply.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The state of a model before it is measured, and putting it back.
 
-Version counters are no evidence that a tensor is unchanged, because writes through ``.data`` do not move them, and undoing a merge
-is none either, because (w + d) - d is not w: values are compared bit for bit and restored by value.
+Version counters are no evidence that a tensor is unchanged, because writes through ``.data`` do not move them, and undoing a
+merge is none either, because (w + d) - d is not w: values are compared bit for bit and restored by value.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Snapshot:
             _put_back(module, attributes)
         if changed:
             raise DataError(
-                f"the forward pass changed {', '.join(changed[:3])}, which is too large to be copied beforehand: the model is not as "
-                "it was; measure a copy of it"
+                f"the forward pass changed {', '.join(changed[:3])}, which is too large to be copied beforehand: the model is "
+                "not as it was; measure a copy of it"
             )
 
 
