@@ -273,7 +273,7 @@ class TestErrors:
             ({"layers": ["fc"]}, HeadError, r"layers=\['fc'\] are not modules of Sequential. It has: 0, 1, 2, 3, 4"),
             ({"layers": []}, HeadError, "are not modules"),
             ({"layers": "2"}, TypeError, r"a list of names, got '2'; write layers=\['2'\]"),
-            ({"layers": ["0"]}, DataError, "layer '0' sees torch.int64, not floating point"),
+            ({"layers": ["0"]}, DataError, "layer '0' is given torch.int64, not floating point"),
             ({"layers": ["2"], "pooling": "max"}, ValueError, "pooling must be one of average, flatten"),
         ],
     )
@@ -316,16 +316,16 @@ class TestErrors:
             nn.Unflatten(1, (3, 4)), _Transpose(), nn.Linear(4, 5), _Transpose(), nn.Flatten(), nn.Linear(15, 2)
         )
         x = torch.randn(20, 12, generator=torch.Generator().manual_seed(0))
-        with pytest.raises(DataError, match=r"sees a tensor of shape \(3, 20, 4\) where the batch has 20 samples"):
+        with pytest.raises(DataError, match=r"is given a tensor of shape \(3, 20, 4\) where the batch has 20 samples"):
             measure(model, x, layers=["2"])
         r = measure(model, x, layers="all")  # of all layers it is left out instead
         assert list(r.layers) == ["5"]
-        assert any("layer '2' sees a tensor of shape (3, 20, 4)" in note for note in r.notes)
+        assert any("layer '2' is given a tensor of shape (3, 20, 4)" in note for note in r.notes)
 
     def test_other_places_than_the_heads(self):
         model = nn.Sequential(nn.Conv2d(2, 4, 2, stride=2), nn.Tanh(), nn.Conv2d(4, 3, 1))
         x = torch.randn(10, 2, 8, 8, generator=torch.Generator().manual_seed(0))
-        with pytest.raises(DataError, match="layer '0' has 64 places, the head answers at 16"):
+        with pytest.raises(DataError, match="layer '0' has 64 positions, the head answers at 16"):
             measure(model, x, layers=["0"])
 
     def test_two_layers_that_see_the_same_in_one_batch_and_not_in_the_next(self):
@@ -338,7 +338,7 @@ class TestErrors:
                 return self.head(self.one(x) + self.two(x if len(x) == 20 else x + 1))
 
         x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
-        with pytest.raises(DataError, match="layer 'two' did not see the same as layer 'one' in this batch"):
+        with pytest.raises(DataError, match="layer 'two' was not given the same as layer 'one' in this batch"):
             measure(Model(), list(x.split(20)), layers="all")
 
     def test_hooks_are_gone_afterwards(self):

@@ -85,6 +85,10 @@ def holds(found: Relation, call: Call, returned: Sequence[Tensor]) -> bool:
     width = call.shape[-1] if found.columns is None else len(found.columns)
     if y.numel() % width:
         return False
+    if found.kind == "as they are" and found.rows == "all" and y.shape == call.outputs.shape and y.ndim == 2:
+        few = y[:CHECKED_ROWS]
+        if torch.equal(_as(call.outputs[:CHECKED_ROWS], few), few):  # the usual case, at once
+            return True
     pair = _paired(call, y.permute(found.order).reshape(-1, width), found.rows, CHECKED_ROWS)
     if pair is None:
         return False

@@ -17,7 +17,7 @@ from ..errors import DataError, HeadError
 from .batches import Batch, entry
 from .calls import Call
 from .head import Head, Reading
-from .labels import Labels, decided_labels, fitting_labels
+from .labels import Fitting, Labels, decided_labels, fitting_labels
 from .returned import MEASURED_AS_RETURNED, positions, subset
 
 Layout = Literal["batch_first", "time_first"]
@@ -216,6 +216,8 @@ def _counted(reader: Reader, model: nn.Module, rows: BatchRows, batch: Batch) ->
         reasons["label ignored"] = labels.counted
     elif reader.choice == "labels":
         raise DataError("rows='labels': this batch has no labels that fit the rows; pass targets= or another rows=")
+    if not reasons:
+        return _with_targets(rows, labels)
     kept = torch.ones(total, dtype=torch.bool)
     left_out = {}
     for reason, keep in reasons.items():
@@ -231,6 +233,10 @@ def _counted(reader: Reader, model: nn.Module, rows: BatchRows, batch: Batch) ->
             index=rows.index[chosen],
             left_out={reason: count for reason, count in left_out.items() if count},
         )
+    return _with_targets(rows, labels)
+
+
+def _with_targets(rows: BatchRows, labels: Fitting) -> BatchRows:
     targets = labels.targets
     if targets is None or (labels.counted is not None and not bool(labels.counted.cpu()[rows.index.cpu()].all())):
         return rows  # where rows= counts rows without a label, not every row has a target
