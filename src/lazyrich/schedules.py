@@ -40,43 +40,52 @@ def _by_step(schedule: Schedule) -> Schedule:
     return schedule
 
 
-def every(steps: int) -> Schedule:
-    """At step 0 and then every ``steps`` steps.
+def _last(moment: Moment) -> int:
+    """The step of the last evaluation; before the first one, 0 is still to come at step 0 and is past afterwards."""
+    if moment.previous is not None:
+        return moment.previous.step
+    return -1 if moment.step == 0 else 0
 
-    >>> due = [step for step in range(8) if every(3)(Moment(step))]
-    >>> due
-    [0, 3, 6]
+
+def every(steps: int) -> Schedule:
+    """At step 0, and then as soon as a multiple of ``steps`` was reached or passed since the last evaluation.
+
+    A trainer with two optimizers counts by twos, and passes every second multiple of an odd number:
+
+    >>> every(5)(Moment(6, previous=Moment(0))), every(5)(Moment(8, previous=Moment(6)))
+    (True, False)
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"every: steps must be an integer of at least 1, got {steps!r}")
-    return _by_step(lambda moment: moment.step % steps == 0)
+    return _by_step(lambda moment: moment.step // steps * steps > _last(moment))
 
 
 def at(*steps: int) -> Schedule:
-    """At these steps.
+    """At these steps, or at the first step after one of them that was passed.
 
-    >>> due = [step for step in range(8) if at(0, 5)(Moment(step))]
-    >>> due
-    [0, 5]
+    >>> at(5, 15)(Moment(6, previous=Moment(4))), at(5, 15)(Moment(8, previous=Moment(6)))
+    (True, False)
     """
-    chosen = frozenset(steps)
-    return _by_step(lambda moment: moment.step in chosen)
+    return _by_step(lambda moment: any(_last(moment) < step <= moment.step for step in steps))
 
 
 def log_spaced(per_decade: int = 8) -> Schedule:
     """At step 0, at step 1, and then a constant factor apart: ``per_decade`` evaluations in each factor of ten.
 
-    >>> due = [step for step in range(101) if log_spaced(2)(Moment(step))]
-    >>> due
-    [0, 1, 3, 10, 32, 100]
+    Two in each factor of ten are at 1, 3, 10, 32, 100; a step that was passed is due at the next one:
+
+    >>> log_spaced(2)(Moment(12, previous=Moment(9))), log_spaced(2)(Moment(31, previous=Moment(12)))
+    (True, False)
     """
     if per_decade < 1:
         raise ValueError(f"log_spaced: per_decade must be at least 1, got {per_decade!r}")
-    return _by_step(lambda moment: moment.step == 0 or _log_spaced_up_to(moment.step, per_decade) == moment.step)
+    return _by_step(lambda moment: _log_spaced_up_to(moment.step, per_decade) > _last(moment))
 
 
 def _log_spaced_up_to(step: int, per_decade: int) -> int:
     """The last log-spaced step that is not after ``step``."""
+    if step == 0:
+        return 0
     index = math.floor(math.log10(step) * per_decade) + 1
     return max(s for k in (index - 2, index - 1, index) if (s := round(10 ** (k / per_decade))) <= step)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -117,8 +117,11 @@ class Monitor:
         self.evaluations: list[Evaluation] = [] if self._folder is None else self._resumed(self._folder, resume)
         if step is not None:
             self._rewind(step)
+        if self.evaluations:
+            self._moment = replace(self._moment, previous=Moment(self.evaluations[-1].step))
         from_start = preset == "full" and not self.evaluations  # the start of a resumed series is not known
-        self._start = copied_model(unwrapped(model)) if from_start else None
+        self._note: str | None = None
+        self._start = self._copied(model) if from_start else None
         first = self._probe.batches[0] if from_start and self._probe is not None else None
         inputs = first[0] if isinstance(first, (tuple, list)) else first
         self._tangent_inputs = inputs[:TANGENT_SAMPLES] if isinstance(inputs, Tensor) else None
@@ -198,6 +201,14 @@ class Monitor:
             one_pass = one_pass_of(unwrapped(self.model), data, device, self._processes, **self._reading)
             return probe_set(one_pass, self._num_samples)
 
+    def _copied(self, model: nn.Module) -> nn.Module | None:
+        """The network at the start; None, with a note, if it cannot be copied."""
+        try:
+            return copied_model(unwrapped(model))
+        except Exception as error:  # an optional part never ends the measurement
+            self._note = f"S_init is left out, because the model cannot be copied: {type(error).__name__}: {error}"
+            return None
+
     def _due(self) -> bool:
         due = bool(self._schedule(self._moment))
         if self._processes.size == 1 or schedules.decided_by_step(self._schedule):
@@ -222,7 +233,12 @@ class Monitor:
         evaluation = evaluate(self._moment.step, self._measured)
         reported = {"loss": self._moment.loss, "epoch": self._moment.epoch}
         values = {name: float(value) for name, value in reported.items() if value is not None}
-        evaluation = replace(evaluation, values=evaluation.values | values | {"seconds": began - self._began})
+        evaluation = replace(
+            evaluation,
+            values=evaluation.values | values | {"seconds": began - self._began},
+            note=evaluation.note or self._note,
+        )
+        self._note = None
         self.evaluations.append(evaluation)
         if self._folder is not None and self._processes.rank == 0:
             self._folder.add(evaluation)
@@ -239,30 +255,34 @@ class Monitor:
             raise DataError("nothing to measure: no step was taken with a batch")
         limit = self._num_samples if self._probe is None else self._probe.limit
         if self.preset == "light":
-            gram = collect(self.model, data, num_samples=limit, distributed=True, **self._reading)
-            estimate = low_rank_estimate(gram)
-            given = {
-                "low_rank": estimate.value, "low_rank_corrected": estimate.corrected, "low_rank_stderr": estimate.stderr,
-                "isotropic": estimate.isotropic, "output_rank": estimate.rank,
-                "balanced": low_rank_measure(gram, reference="balanced"),
-                "output_alignment": low_rank_measure(gram, reference="outputs"),
-                **{f"low_rank_at_{rtol:g}": value for rtol, value in estimate.band.items()},
-            }  # fmt: skip
-            return {name: float(value) for name, value in given.items() if value is not None}, {}
-        full = self.preset == "full"
-        layers = "all" if full else None
+            return self._light(data, limit), {}
+        layers = "all" if self.preset == "full" else None
         r = measure(self.model, data, num_samples=limit, layers=layers, start=self._start, **self._reading)
-        values = r.numbers()
-        if full:
-            values |= self._tangent_kernel_change()
-        return values, r.curves()
+        return r.numbers() | (self._tangent_kernel_change() if self.preset == "full" else {}), r.curves()
+
+    def _light(self, data: Any, limit: int | None) -> dict[str, float]:
+        gram = collect(self.model, data, num_samples=limit, distributed=True, **self._reading)
+        estimate = low_rank_estimate(gram)
+        values = {
+            "low_rank": estimate.value, "low_rank_corrected": estimate.corrected, "low_rank_stderr": estimate.stderr,
+            "isotropic": estimate.isotropic, "output_rank": estimate.rank,
+            "balanced": low_rank_measure(gram, reference="balanced"),
+            "output_alignment": low_rank_measure(gram, reference="outputs"),
+            **{f"low_rank_at_{rtol:g}": value for rtol, value in estimate.band.items()},
+        }  # fmt: skip
+        return {name: float(value) for name, value in values.items() if value is not None}
 
     def _tangent_kernel_change(self) -> dict[str, float]:
-        """Change of the tangent kernel since the start, on a few probe samples; empty if the inputs are not one tensor."""
+        """Change of the tangent kernel since the start, on a few probe samples; empty if it cannot be computed."""
         if self._tangent_inputs is None:
             return {}
         device = next(self.model.parameters()).device
-        kernel = tangent_kernel(unwrapped(self.model), self._tangent_inputs.to(device))
+        try:
+            kernel = tangent_kernel(unwrapped(self.model), self._tangent_inputs.to(device))
+        except Exception as error:  # an optional part never ends the measurement
+            self._tangent_inputs = None
+            self._note = f"the tangent kernel is left out: {type(error).__name__}: {str(error).splitlines()[0]}"
+            return {}
         if self._first_kernel is None:
             self._first_kernel = kernel
         outputs = len(kernel) // len(self._tangent_inputs)
@@ -290,33 +310,3 @@ def _size(batch: Any) -> int:
     """About how many samples a batch holds: it decides how many batches are remembered, not what is counted."""
     x = next(tensors_in(batch), None)
     return 64 if x is None or x.ndim == 0 else len(x)
-
-
-def crosses(measure: str, level: float, call: Callable[[Evaluation], object]) -> Alarm:
-    """An alarm: ``call`` is called with the evaluation at which a measure has come to the other side of ``level``.
-
-    >>> alarm = crosses("low_rank", 0.5, lambda found: print("step", found.step))
-    >>> alarm(Evaluation(20, {"low_rank": 0.4}), Evaluation(10, {"low_rank": 0.6}))
-    step 20
-    """
-
-    def alarm(found: Evaluation, before: Evaluation | None) -> None:
-        if before is None or measure not in found.values or measure not in before.values:
-            return
-        if (found.values[measure] > level) != (before.values[measure] > level):
-            call(found)
-
-    return alarm
-
-
-def falls(measure: str, call: Callable[[Evaluation], object]) -> Alarm:
-    """An alarm: ``call`` is called with an evaluation at which a measure is lower than at the one before.
-
-    For what should not fall, such as "output_rank".
-    """
-
-    def alarm(found: Evaluation, before: Evaluation | None) -> None:
-        if before is not None and found.values.get(measure, float("inf")) < before.values.get(measure, float("-inf")):
-            call(found)
-
-    return alarm
