@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module")  # DataParallel and DDP, torch.compile, FSDP
+# DataParallel and DDP, torch.compile, FSDP, activation checkpointing
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
 def without_wrappers(names: Iterable[str]) -> dict[str, str]:

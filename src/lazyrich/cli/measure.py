@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
+from .._support.text import plain
 from ..errors import RankWarning
 from . import options
 from .user_code import build, build_model
@@ -25,7 +25,11 @@ def measure(
         Path | None,
         arg(help="Weights to load, .pt or .safetensors.", metavar="FILE", help_behavior_hint="(default: the model as built)"),
     ] = None,
+    key: options.Key = None,
+    strict: options.Strict = True,
     head: options.Head = None,
+    rows: options.Rows = None,
+    ignore_index: options.IgnoreIndex = -100,
     layers: options.Layers = (),
     pooling: options.Pooling = "average",
     start: Annotated[
@@ -58,22 +62,25 @@ def measure(
     """Measure your own network: rich or lazy?"""
     from ..measurement.measure import measure as measure_model
     from ..model.checkpoints import load_checkpoint
+    from ..model.copying import copied_model
 
-    network = build_model(model)
+    network, notes = build_model(model), tuple[str, ...]()
     if checkpoint is not None:
-        load_checkpoint(network, checkpoint)
+        notes = load_checkpoint(network, checkpoint, key=key, strict=strict)
     loader = build(data, "--data")
     beginning = None
     if start is not None:
-        beginning = copy.deepcopy(network)
-        load_checkpoint(beginning, start)
+        beginning = copied_model(network)
+        load_checkpoint(beginning, start, key=key, strict=strict)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # the table's notes repeat it
         result = measure_model(
-            network, loader, head=head, layers=options.chosen_layers(layers), pooling=pooling, start=beginning,
+            network, loader, head=head, rows=rows, ignore_index=ignore_index, layers=options.chosen_layers(layers), pooling=pooling, start=beginning,
             num_samples=num_samples, class_balanced=class_balanced, nc4=nc4, check=check, device=device, progress=progress,
         )  # fmt: skip
     print(result)
+    for note in notes:
+        print(f"! {plain(note)}")
     if out is not None:
         _write(result, out)
 

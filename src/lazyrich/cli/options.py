@@ -35,6 +35,24 @@ Device = Annotated[
     str | None,
     arg(help="Device to run on, such as cuda:0.", metavar="DEVICE", help_behavior_hint="(default: the model's device)"),
 ]
+Rows = Annotated[
+    str | None,
+    arg(
+        help="Which rows count: all, mask, labels, or the key of a tensor in the batch.",
+        metavar="ROWS",
+        help_behavior_hint="(default: what the mask keeps and whose label is not ignored)",
+    ),
+]
+IgnoreIndex = Annotated[int, arg(help="Labels of this value do not count.", metavar="N")]
+Key = Annotated[
+    str | None,
+    arg(
+        help="Entry of the checkpoint that holds the state dict; dots lead to inner entries.",
+        metavar="KEY",
+        help_behavior_hint="(default: the usual names)",
+    ),
+]
+Strict = Annotated[bool, arg(help="Fail if a checkpoint has entries that the model does not have.")]
 Progress = Annotated[bool, arg(help="Show a progress bar.")]
 
 Experiment = Annotated[Positional[str], arg(help="One of the names that `lazyrich experiments` lists.", metavar="NAME")]

@@ -42,7 +42,11 @@ def trace(
             help_behavior_hint="(default: the checkpoint of step 0, if any)",
         ),
     ] = None,
+    key: options.Key = None,
+    strict: options.Strict = True,
     head: options.Head = None,
+    rows: options.Rows = None,
+    ignore_index: options.IgnoreIndex = -100,
     layers: options.Layers = (),
     pooling: options.Pooling = "average",
     class_balanced: options.ClassBalanced = False,
@@ -56,7 +60,7 @@ def trace(
 
     series = trace_checkpoints(
         build_model(model), checkpoints, build(data, "--data"), out=out, resume=resume, steps=steps or None, start=start,
-        head=head, layers=options.chosen_layers(layers), pooling=pooling, num_samples=num_samples,
+        key=key, strict=strict, head=head, rows=rows, ignore_index=ignore_index, layers=options.chosen_layers(layers), pooling=pooling, num_samples=num_samples,
         class_balanced=class_balanced, nc4=nc4, device=device, progress=progress,
     )  # fmt: skip
     print(series)

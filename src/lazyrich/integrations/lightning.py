@@ -22,7 +22,9 @@ class RichnessCallback(Monitored, Callback):
 
     Args:
         data: the probe set, as for :class:`lazyrich.Monitor`; None: the training batches themselves.
-        **options: as for :class:`lazyrich.Monitor`: ``every``, ``preset``, ``out``, ``num_samples``, ``head``, ``alarms``.
+        prefix: what precedes the names in the log, ``"richness/"``; two callbacks need different ones.
+        **options: as for :class:`lazyrich.Monitor`: ``every``, ``preset``, ``out``, ``num_samples``, ``head``, ``rows``,
+            ``forward``, ``targets``, ``ignore_index``, ``layout``, ``alarms``.
 
     Attributes:
         monitor: the monitor of the last fit, None before the first.
@@ -50,6 +52,25 @@ class RichnessCallback(Monitored, Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the trained network."""
+        self.running.close()
+        self._log(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the network, if ``trainer.validate`` was called by itself."""
+        self._alone(trainer, pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the network that ``trainer.test`` has tested."""
+        self._alone(trainer, pl_module)
+
+    def _alone(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn not in ("validate", "test"):
+            return
+        data = self.data
+        if data is None:
+            loaders = trainer.val_dataloaders if trainer.state.fn == "validate" else trainer.test_dataloaders
+            data = loaders[0] if isinstance(loaders, (list, tuple)) else loaders
+        self.begin(pl_module, data, trainer.global_step)
         self.running.close()
         self._log(trainer)
 

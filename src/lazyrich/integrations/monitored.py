@@ -10,22 +10,30 @@ from torch import nn
 from ..training.monitor import Monitor
 
 PREFIX = "richness/"
-OPTIONS = ("every", "preset", "out", "num_samples", "head", "alarms")
+OPTIONS = (
+    "every", "preset", "out", "num_samples", "head", "rows", "forward", "targets", "ignore_index", "layout", "alarms",
+)  # fmt: skip
 _NOT_LOGGED = {"loss", "epoch", "seconds"}  # the trainer logs these itself
 
 
 class Monitored:
     """Options of a monitor, and the monitor once training has started.
 
+    Args:
+        prefix: what precedes the names in the log; two callbacks need different ones.
+        **options: as for :class:`lazyrich.Monitor`.
+
     Attributes:
         monitor: the monitor of the last training, None before the first.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, prefix: str = PREFIX, **options: Any) -> None:
         unknown = sorted(set(options) - set(OPTIONS))
         if unknown:
-            raise TypeError(f"RichnessCallback has no option {', '.join(unknown)}; it takes data and {', '.join(OPTIONS)}")
-        self._options = options
+            raise TypeError(
+                f"RichnessCallback has no option {', '.join(unknown)}; it takes data, prefix and {', '.join(OPTIONS)}"
+            )
+        self._options, self._prefix = options, prefix
         self._logged = 0
         self.monitor: Monitor | None = None
 
@@ -46,4 +54,7 @@ class Monitored:
         """Step and numbers of each new evaluation, under the names that loggers show."""
         for evaluation in self.running.evaluations[self._logged :]:
             self._logged += 1
-            yield evaluation.step, {PREFIX + name: value for name, value in evaluation.values.items() if name not in _NOT_LOGGED}
+            yield (
+                evaluation.step,
+                {self._prefix + name: value for name, value in evaluation.values.items() if name not in _NOT_LOGGED},
+            )

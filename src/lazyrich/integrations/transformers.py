@@ -29,7 +29,9 @@ class RichnessCallback(Monitored, TrainerCallback):
         trainer: the trainer that gets the callback: ``trainer.add_callback(RichnessCallback(trainer))``.
         data: the probe set: a dataset of samples, which are collated as the trainer does it, or a DataLoader of batches. By
             default the trainer's evaluation set, or else its training set.
-        **options: as for :class:`lazyrich.Monitor`: ``every``, ``preset``, ``out``, ``num_samples``, ``head``, ``alarms``.
+        prefix: what precedes the names in the log, ``"richness/"``; two callbacks need different ones.
+        **options: as for :class:`lazyrich.Monitor`: ``every``, ``preset``, ``out``, ``num_samples``, ``head``, ``rows``,
+            ``forward``, ``targets``, ``ignore_index``, ``layout``, ``alarms``.
 
     Attributes:
         monitor: the monitor of the last training, None before the first.
@@ -73,7 +75,7 @@ class RichnessCallback(Monitored, TrainerCallback):
         data = self.data
         if data is None:
             data = self.trainer.eval_dataset
-            data = next(iter(data.values()), None) if type(data) is dict else data  # of several named sets the first
+            data = next(iter(data.values()), None) if isinstance(data, dict) else data  # of several named sets the first
             data = self.trainer.train_dataset if data is None else data
         if data is None:
             raise DataError("data: the trainer has neither an evaluation nor a training set; pass a probe set")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from .._support.progress import progress_bar
 from .._support.resume import check_free, check_same
 from .._support.stored import read_object
 from ..errors import DataError
-from ..measurement.measure import measure
-from ..measurement.one_pass import OnePass
+from ..measurement.measure import measure, one_pass_of
 from ..measurement.probe import probe_set
-from ..model.batches import raw_bytes
+from ..model.batches import IGNORED_LABEL, Forward, raw_bytes
 from ..model.checkpoints import load_checkpoint, weight_files
 from ..model.copying import copied_model
 from ..model.layers import Pooling
 from ..model.linear import unwrapped
+from ..model.rows import Layout, RowChoice
 from ..model.undisturbed import undisturbed
 from ..results.series import Evaluation, Series, SeriesFolder, evaluate
 from .checkpoint_steps import Paths, checkpoint_steps
@@ -44,7 +45,14 @@ def trace(
     resume: bool = False,
     steps: Sequence[int] | None = None,
     start: str | os.PathLike[str] | None = None,
+    key: str | None = None,
+    strict: bool = True,
     head: str | None = None,
+    rows: RowChoice = None,
+    forward: Forward | None = None,
+    targets: Callable[[Any], Tensor] | None = None,
+    ignore_index: int = IGNORED_LABEL,
+    layout: Layout | None = None,
     layers: str | Sequence[str] | None = None,
     pooling: Pooling = "average",
     num_samples: int = 2000,
@@ -68,7 +76,10 @@ def trace(
         steps: one for each checkpoint, in the order of the names, if the names do not contain it.
         start: the checkpoint of the start of training, for S_init and the distance of the parameters. By default the one of
             step 0; without it these measures are left out, because a later checkpoint is not the start.
-        head, layers, pooling, class_balanced, nc4, device: as for :func:`lazyrich.measure`; ``head`` by its name.
+        key: the entry of a checkpoint that holds the state dict, if it is under an unusual name; dots lead to inner entries.
+        strict: whether entries of a checkpoint that the model does not have are an error; else a note counts them.
+        head, rows, forward, targets, ignore_index, layout, layers, pooling, class_balanced, nc4, device: as for
+            :func:`lazyrich.measure`; ``head`` by its name.
         num_samples: number of samples to measure.
         progress: show a progress bar (needs ``lazyrich[cli]``).
 
@@ -102,21 +113,28 @@ def trace(
     if num_samples < 2:
         raise ValueError(f"num_samples must be at least 2, got {num_samples}")
     paths = checkpoint_steps(checkpoints, steps)
+    reading: dict[str, Any] = {
+        "head": head, "rows": rows, "forward": forward, "targets": targets, "ignore_index": ignore_index, "layout": layout,
+    }  # fmt: skip
     with undisturbed(model, data, None) as home:
-        probe = probe_set(OnePass(unwrapped(model), data, home, Processes(False), head), num_samples)
+        probe = probe_set(one_pass_of(unwrapped(model), data, home, Processes(False), **reading), num_samples)
     first = paths.get(0) if start is None else Path(start)
-    options = {"head": head, "layers": layers, "pooling": pooling, "class_balanced": class_balanced, "nc4": nc4}
-    about = {"model": _model_digest(model), "data": _data_digest(probe.batches), **options}
+    options = {"layers": layers, "pooling": pooling, "class_balanced": class_balanced, "nc4": nc4}
+    described = {name: getattr(value, "__name__", value) for name, value in reading.items()}
+    about = {"model": _model_digest(model), "data": _data_digest(probe.batches), **options, **described}
     about |= {"start": None if first is None else _file_digest(first), "samples": probe.samples}
     folder = None if out is None else SeriesFolder(Path(out))
     evaluations = [] if folder is None else _resumed(folder, about, paths, resume)
     network, beginning = copied_model(unwrapped(model)), None
     if first is not None:
         beginning = copied_model(network)
-        load_checkpoint(beginning, first)
+        load_checkpoint(beginning, first, key=key, strict=strict)
 
     def measured() -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        r = measure(network, probe.batches, start=beginning, num_samples=probe.limit, distributed=False, device=device, **options)
+        r = measure(
+            network, probe.batches, start=beginning, num_samples=probe.limit, distributed=False, device=device, **options,
+            **reading,
+        )  # fmt: skip
         return r.numbers(), r.curves()
 
     done = {e.step for e in evaluations}
@@ -124,8 +142,10 @@ def trace(
         for step, path in paths.items():
             if step not in done:
                 bar.text(path.name)
-                load_checkpoint(network, path)
-                evaluations.append(evaluate(step, measured))
+                notes = load_checkpoint(network, path, key=key, strict=strict)
+                evaluation = evaluate(step, measured)
+                note = "; ".join(filter(None, [evaluation.note, *notes])) or None
+                evaluations.append(replace(evaluation, note=note))
                 if folder is not None:
                     folder.add(evaluations[-1])
                 bar.note(f"D_LR {evaluations[-1].values.get('low_rank', float('nan')):.3f}")
