@@ -75,8 +75,9 @@ def measure(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # the table's notes repeat it
         result = measure_model(
-            network, loader, head=head, rows=rows, ignore_index=ignore_index, layers=options.chosen_layers(layers), pooling=pooling, start=beginning,
-            num_samples=num_samples, class_balanced=class_balanced, nc4=nc4, check=check, device=device, progress=progress,
+            network, loader, head=head, rows=rows, ignore_index=ignore_index, layers=options.chosen_layers(layers),
+            pooling=pooling, start=beginning, num_samples=num_samples, class_balanced=class_balanced, nc4=nc4, check=check,
+            device=device, progress=progress,
         )  # fmt: skip
     print(result)
     for note in notes:

@@ -60,8 +60,8 @@ def trace(
 
     series = trace_checkpoints(
         build_model(model), checkpoints, build(data, "--data"), out=out, resume=resume, steps=steps or None, start=start,
-        key=key, strict=strict, head=head, rows=rows, ignore_index=ignore_index, layers=options.chosen_layers(layers), pooling=pooling, num_samples=num_samples,
-        class_balanced=class_balanced, nc4=nc4, device=device, progress=progress,
+        key=key, strict=strict, head=head, rows=rows, ignore_index=ignore_index, layers=options.chosen_layers(layers),
+        pooling=pooling, num_samples=num_samples, class_balanced=class_balanced, nc4=nc4, device=device, progress=progress,
     )  # fmt: skip
     print(series)
     series.plot(out / "series.png")

@@ -23,10 +23,10 @@ _WHOLE = ("model.safetensors", "pytorch_model.bin")  # what Transformers writes 
 def load_checkpoint(model: nn.Module, path: Path, *, key: str | None = None, strict: bool = True) -> tuple[str, ...]:
     """Load a ``.safetensors`` file, a PyTorch or Lightning checkpoint, or a folder of Transformers into ``model``, in place.
 
-    A PyTorch file may hold the state dict itself or nest it under a usual name (state_dict, model, …). Prefixes that DataParallel,
-    torch.compile and checkpoint wrappers add are removed wherever they are, and so is any other prefix under which all names of the
-    model are found, such as the attribute in which a LightningModule holds its network. Folders of Transformers whose names differ
-    are read as ``from_pretrained`` reads them. PyTorch files are read with weights only.
+    A PyTorch file may hold the state dict itself or nest it under a usual name (state_dict, model, …). Prefixes that
+    DataParallel, torch.compile and checkpoint wrappers add are removed wherever they are, and so is any other prefix under which
+    all names of the model are found, such as the attribute in which a LightningModule holds its network. Folders of
+    Transformers whose names differ are read as ``from_pretrained`` reads them. PyTorch files are read with weights only.
 
     Args:
         key: the entry that holds the state dict, if it is under an unusual name; dots lead to inner entries.
@@ -41,8 +41,8 @@ def load_checkpoint(model: nn.Module, path: Path, *, key: str | None = None, str
     """
     if (path / "adapter_config.json").is_file():
         raise CheckpointError(
-            f"checkpoint {path} holds an adapter of PEFT, not the weights of a model: load it by PeftModel.from_pretrained(model, "
-            f"{str(path)!r}) where the model is built"
+            f"checkpoint {path} holds an adapter of PEFT, not the weights of a model: load it by "
+            f"PeftModel.from_pretrained(model, {str(path)!r}) where the model is built"
         )
     state: dict[str, Any] = {}
     for file in weight_files(path):
@@ -168,8 +168,8 @@ def _state_dict(content: Any, path: Path, key: str | None) -> dict[str, Any]:
         nested = next((content[name] for name in _NESTED if isinstance(content.get(name), Mapping)), None)
         if nested is None:
             raise CheckpointError(
-                f"checkpoint {path} holds {sorted(map(str, content))[:20]} and no state dict among {_NESTED}: pass key= to name the "
-                "entry that holds it"
+                f"checkpoint {path} holds {sorted(map(str, content))[:20]} and no state dict among {_NESTED}: pass key= to name "
+                "the entry that holds it"
             )
         content = nested
     if not isinstance(content, Mapping):

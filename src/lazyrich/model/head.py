@@ -19,6 +19,7 @@ from .calls import FEW_ROWS, Call, recorded
 from .linear import channels_last, is_linear, linear_parameters
 from .returned import Relation, combined, holds, relation
 
+FEW_COLUMNS = 1024  # of very many outputs that are compared with the weights
 FORWARD_ONLY = ("past_key_values",)  # what a model returns for its own next call
 
 
@@ -215,8 +216,10 @@ def _residual(call: Call, parameters: tuple[Tensor | None, Tensor | None]) -> fl
     if features.shape[1] != weight.shape[1] or outputs.shape[1] != weight.shape[0]:
         return None
     features = features[: len(outputs)]
-    w, x = weight.double(), features.to(weight.device, torch.float64)
-    b = torch.zeros(len(w), dtype=torch.float64, device=w.device) if bias is None else bias.double()
+    some = torch.linspace(0, len(weight) - 1, min(len(weight), FEW_COLUMNS), device=weight.device).long()
+    w, x = weight[some].double(), features.to(weight.device, torch.float64)
+    b = torch.zeros(len(w), dtype=torch.float64, device=w.device) if bias is None else bias[some].double()
+    outputs = outputs[:, some.to(outputs.device)]
     eps = max(torch.finfo(t.dtype).eps for t in (features, outputs, weight))
     allowed = 8 * eps * weight.shape[1] ** 0.5 * (x.abs() @ w.abs().T + b.abs()) + torch.finfo(torch.float32).tiny
     deviation = (outputs.to(w.device, torch.float64) - (x @ w.T + b)).abs() / allowed
