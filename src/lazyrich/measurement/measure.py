@@ -253,6 +253,9 @@ def _filled(
         sums.reduce()
         for gram in grams:
             gram.reduce(one_pass.processes)
+    if sums.left_out and (sums.gram is None or sums.gram.count == 0):
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in sums.left_out.items())
+        raise DataError(f"no rows are left, because all were left out ({reasons}); pass another rows=")
     if sums.gram is None or sums.gram.count == 0:
         used_up = " or an iterator that was used up" if is_one_shot(one_pass.data) else ""
         raise DataError(f"data gave no samples: an empty loader{used_up}; pass a DataLoader, a list of batches or tensors")

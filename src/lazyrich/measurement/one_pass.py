@@ -18,6 +18,7 @@ from ..functional.inputs import are_labels, one_hot
 from ..model.batches import Batch, Forward, batches, num_batches, sample_limits
 from ..model.calls import MANY_OUTPUTS
 from ..model.head import Head, find_head, read, verify
+from ..model.labels import gradient_labels
 from ..model.layers import LayerInputs, Layers
 from ..model.linear import is_sharded
 from ..model.rows import BatchRows, Reader, Rows, decided, given_rows, head_rows, labels_of_rows
@@ -106,7 +107,7 @@ class OnePass:
         samples = seen = 0
 
         def stream() -> Iterator[Batch]:
-            for batch in batches(self.data, self.device, self.targets):
+            for batch in batches(self.data, self.device, self.targets, free=self.forward is not None):
                 yield batch
                 if run is not None and samples >= run:
                     return
@@ -149,7 +150,11 @@ class OnePass:
         else:
             reading = read(self.model, head := _the_head(known), forward)
             verify(head, reading)
-        rows = head_rows(known.reader, self.model, _the_head(known), reading, batch)
+        answers = None
+        if known.reader.labels is not None and known.reader.labels.by_gradient:
+            plain = lambda: batch.feed(self.model, self.forward)  # noqa: E731
+            answers = gradient_labels(_the_head(known), plain, reading.call.num_rows)
+        rows = head_rows(known.reader, self.model, _the_head(known), reading, batch, answers)
         if rows.outputs is None and known.narrow is None:
             known = replace(known, narrow=_narrow_map(_the_head(known), rows.num_outputs))
         return known, rows, next(iter(inputs), None)
@@ -258,5 +263,11 @@ def _as_matrix(targets: Tensor | None, num_outputs: int) -> tuple[Tensor | None,
     if num_outputs > MANY_OUTPUTS:
         return None, f"labels of {num_outputs:,} classes are left out: too many for quality and neural collapse"
     if num_outputs > 1:
+        outside = targets[(targets < 0) | (targets >= num_outputs)]
+        if len(outside):
+            raise DataError(
+                f"label {int(outside[0])} is out of range: the head has {num_outputs} outputs, so classes are 0 … {num_outputs - 1}; "
+                f"if it marks what has no label, pass ignore_index={int(outside[0])}"
+            )
         return one_hot(targets.long(), num_outputs), None
     return targets.double().unsqueeze(1), None  # labels or values: all data decide together

@@ -41,7 +41,7 @@ def read_head(
 ) -> tuple[Richness, str | None]:
     """The result, and what to warn of."""
     gram, notes, evidence = sums.finish(), list(sums.notes), evidence_of(sums)
-    notes += [evidence.labels] if evidence.labels and "not" in evidence.labels else []
+    notes += [evidence.labels] if evidence.labels and "are not used" in evidence.labels else []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # given once, at the user's line
         estimate = low_rank_estimate(gram)

@@ -63,6 +63,10 @@ class Batch:
         except RuntimeError as error:
             ours = {x.dtype for x in tensors_in(self.inputs) if x.is_floating_point()}
             held = {x.dtype for x in model.parameters() if x.is_floating_point()}
+            if ours and len(held) == 1 and not ours & held and "dtype" in str(error):  # as mixed-precision trainers cast
+                dtype = next(iter(held))
+                cast = map_tensors(self.inputs, lambda x: x.to(dtype) if x.is_floating_point() else x)
+                return replace(self, inputs=cast).feed(model)
             if ours and held and not ours & held and "dtype" in str(error):
                 raise TypeError(
                     f"data: the inputs are {', '.join(map(str, ours))} and the model's parameters "
@@ -93,7 +97,9 @@ def entry(item: Any, name: str) -> Any:
     """What a mapping or an object holds under a name; None where there is nothing."""
     if isinstance(item, Mapping):
         return item.get(name)
-    return None if isinstance(item, (Tensor, tuple, list)) else getattr(item, name, None)
+    if isinstance(item, (Tensor, list)) or type(item) is tuple:
+        return None
+    return getattr(item, name, None)
 
 
 def is_one_shot(data: object) -> bool:
@@ -113,7 +119,9 @@ def num_batches(data: Any) -> int | None:
         return None
 
 
-def batches(data: Any, device: torch.device | None, targets: Callable[[Any], Tensor] | None = None) -> Iterator[Batch]:
+def batches(
+    data: Any, device: torch.device | None, targets: Callable[[Any], Tensor] | None = None, *, free: bool = False
+) -> Iterator[Batch]:
     """Batches on a device.
 
     Args:
@@ -122,16 +130,18 @@ def batches(data: Any, device: torch.device | None, targets: Callable[[Any], Ten
             object that the model takes, with the targets in its attribute ``labels`` or ``y``.
         device: where to; None: where they are.
         targets: gives the targets of a batch, in place of those that the batch has itself.
+        free: whether a batch may be anything, because ``forward=`` reads it.
     """
+    lasting = not isinstance(data, DataLoader)  # whose tensors the user keeps, and a model may write into
     for item in _stream(data):
-        there = item if device is None else map_tensors(moved(item, device), _ordinary)
-        batch = _batch(there)
+        there = item if device is None else map_tensors(moved(item, device), lambda x: _own(x, lasting))
+        batch = _batch(there, free)
         yield batch if targets is None else replace(batch, targets=targets(there), is_mapping=False)
 
 
-def _ordinary(x: Tensor) -> Tensor:
-    """A tensor that the model may write into: one made under inference mode may not be, outside of it."""
-    return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
+def _own(x: Tensor, lasting: bool) -> Tensor:
+    """A tensor that the model may write into: not the user's, and not one made under inference mode."""
+    return x.clone() if lasting or (x.is_inference() and not torch.is_inference_mode_enabled()) else x
 
 
 def sampler_of(data: Any) -> Any:
@@ -191,7 +201,12 @@ def _stream(data: Any) -> Iterable[Any]:
     return data
 
 
-def _batch(item: Any) -> Batch:
+def _batch(item: Any, free: bool = False) -> Batch:
+    if free:
+        try:
+            return _batch(item)
+        except (TypeError, DataError):
+            return Batch(item, item, None)
     if isinstance(item, Tensor):
         return Batch(item, item, None)
     if isinstance(item, Mapping):

@@ -124,7 +124,7 @@ def verify(head: Head, reading: Reading) -> None:
     if head.relation is not None and not holds(head.relation, reading.call, reading.returned):
         raise HeadError(
             f"on the first batch the model returned the outputs of {head.name!r} ({head.relation}), and on a later one it does "
-            "not: pass head= to measure that layer all the same"
+            f"not: pass head={head.name!r} to measure that layer all the same"
         )
 
 
@@ -321,10 +321,13 @@ def _nothing_returned(model: nn.Module, forward: Callable[[], Any], called: Sequ
     calls = [call for call in record.calls if call.features.is_floating_point() and call.outputs.is_floating_point()]
     passing = [call.module for call in calls if call.features.ndim > 1 and call.shape != tuple(call.features.shape)
                and _relations(call, tensors)]  # fmt: skip
+    passing = [m for m in passing if any(True for _ in m.parameters())]  # activations compute no outputs of their own
     passing = [m for m in passing if not any(other is not m and other in set(m.modules()) for other in passing)]
     shaped = [module for module in reversed(called) if _shaped_like(module, calls, tensors)]
     wrapping = list(_wrapping(inner, [*passing, *called]))
     order = [*passing, *wrapping, *shaped, *reversed(called)]
+    if any(call.outputs.is_complex() for call in record.calls):
+        raise TypeError(f"the outputs of {type(model).__name__} are complex; features and outputs must be real floating point")
     return (
         f"{type(model).__name__} returns something other than what one of its linear layers computes: pass head= to name the "
         f"layer whose outputs count, or forward=lambda model, batch: lazyrich.Rows(features, outputs). {listed(model, order)}"

@@ -23,12 +23,14 @@ class Labels:
     """How labels are used.
 
     Attributes:
-        shift: by how many positions they lie behind the outputs that predict them, 0 or 1; None: they are not used.
+        shift: by how many positions they lie behind the outputs that predict them, 0 or 1; None: they are not used as they are.
         evidence: what shows it, or why they are not used.
+        by_gradient: whether the gradient of the model's loss gives the label of every row, and which rows count.
     """
 
     shift: int | None
     evidence: str | None = None
+    by_gradient: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,22 +58,26 @@ def decided_labels(
         return Labels(0)
     if targets.is_floating_point():
         return Labels(0) if targets.shape[0] == samples and targets.numel() % (samples * positions) == 0 else Labels(
-            None, f"targets of shape {tuple(targets.shape)} do not fit {positions} positions of {samples} samples"
+            None, f"targets are not used: their shape {tuple(targets.shape)} does not fit {positions} positions of {samples} samples"
         )  # fmt: skip
     if targets.numel() != samples * positions:
         return Labels(
             None,
-            f"the labels of shape {tuple(targets.shape)} do not fit the {positions} positions of {samples} samples at which the "
-            "head answers, and are not used",
+            f"labels are not used: their shape {tuple(targets.shape)} does not fit the {positions} positions of {samples} samples at "
+            "which the head answers",
         )
     if not batch.is_mapping:
         return Labels(0)
     return _by_loss(model, head, reading, targets.reshape(samples, positions), ignore_index, forward)
 
 
-def fitting_labels(labels: Labels | None, batch: Batch, samples: int, positions: int, ignore_index: int) -> Fitting:
-    """The targets of this batch, one for each row."""
+def fitting_labels(
+    labels: Labels | None, batch: Batch, samples: int, positions: int, ignore_index: int, answers: Fitting | None = None
+) -> Fitting:
+    """The targets of this batch, one for each row; ``answers`` are those of the loss's gradient."""
     targets = batch.targets
+    if labels is not None and labels.by_gradient:
+        return answers or Fitting(None, torch.zeros(samples * positions, dtype=torch.bool))
     if labels is None or labels.shift is None or targets is None:
         return Fitting()
     if positions == 1:
@@ -110,27 +116,28 @@ def _by_loss(
 ) -> Labels:
     """Which shift reproduces the loss that the model returns."""
     if reading.loss is None:
-        return Labels(None, "the model returns no loss, so whether its labels are shifted cannot be verified: they are not used")
+        return Labels(None, "labels are not used: the model returns no loss, by which it could be verified whether they are shifted")
     call = reading.call
     if call.whole:
         outputs = call.outputs.reshape(*labels.shape, call.shape[-1]).double()
         fits = [shift for shift in (0, 1) if _reproduces(outputs, labels, shift, ignore_index, reading.loss)]
         if len(fits) == 1:
             return Labels(fits[0], f"labels {'shifted by one' if fits[0] else 'as they are'}: they reproduce the model's loss")
+    if gradient_labels(head, forward, labels.numel()) is None:
+        return Labels(None, "labels are not used: the model's loss shows neither by its value nor by its gradient what they belong to")
+    return Labels(None, "labels and the rows that count are those of the gradient of the model's loss", by_gradient=True)
+
+
+def gradient_labels(head: Head, forward: Callable[[], Any], rows: int) -> Fitting | None:
+    """Which rows the loss that the model returns depends on, and the label of each: the most negative entry of its gradient.
+
+    None where there is no such gradient.
+    """
     gradient = _loss_gradient(head.module, forward)
-    if gradient is None or gradient.numel() != labels.numel() * call.shape[-1]:
-        return Labels(None, "the model's loss shows neither by its value nor by its gradient whether its labels are shifted")
-    gradient = gradient.reshape(*labels.shape, -1)
-    counted, answer = (gradient != 0).any(-1), gradient.argmin(-1)
-    for shift in (0, 1):
-        ours = labels[:, shift:].to(answer.device)
-        rows = counted[:, : labels.shape[1] - shift]
-        agrees = bool(rows.any()) and bool((answer[:, : labels.shape[1] - shift] == ours)[rows].all())
-        if agrees and not bool(counted[:, labels.shape[1] - shift :].any()) and not bool((rows & (ours == ignore_index)).any()):
-            return Labels(
-                shift, f"labels {'shifted by one' if shift else 'as they are'}: the gradient of the model's loss shows it"
-            )
-    return Labels(None, "the gradient of the model's loss fits its labels neither shifted nor as they are: they are not used")
+    if gradient is None or not bool(gradient.any()) or gradient.shape[:-1].numel() != rows:
+        return None
+    gradient = gradient.reshape(rows, -1)
+    return Fitting(gradient.argmin(-1), (gradient != 0).any(-1))
 
 
 def _reproduces(outputs: Tensor, labels: Tensor, shift: int, ignore_index: int, loss: Tensor) -> bool:

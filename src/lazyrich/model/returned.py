@@ -18,6 +18,7 @@ from .calls import FEW_ROWS, Call
 
 CHECKED_ROWS = 8  # of every batch after the first
 LEAST_ENTRIES = 32  # distinct values that must be in order before an unknown function counts as increasing
+MOST_POSITIONS = 64  # from the first on, and the last one, that are tried one by one
 MOST_DIMENSIONS = 5  # layouts of more dimensions are not searched
 MEASURED_AS_RETURNED = ("selected columns", "a constant vector added")
 _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -36,6 +37,8 @@ class Relation:
         rows: which rows it holds: "all", "mean" over positions, "position" (one of every sample), "subset".
         order: the order of its dimensions in which it is like the outputs.
         columns: which columns of the outputs it holds, in its own order; None: all.
+        position: the one position of every sample that it holds, where that is the same for all; None: found by value.
+        also: other returned tensors that hold more of the rows.
     """
 
     tensor: int
@@ -43,6 +46,8 @@ class Relation:
     rows: str
     order: tuple[int, ...]
     columns: tuple[int, ...] | None = None
+    position: int | None = None
+    also: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         kind = "they are" if self.kind == "as they are" else self.kind
@@ -63,14 +68,24 @@ def relation(call: Call, returned: Sequence[Tensor], tensor: int) -> Relation | 
         return None
     for rows, order, columns in _layouts(y, call):
         values = y.permute(order).reshape(-1, columns)
-        pair = _paired(call, values, rows)
-        if pair is None:
-            continue
-        kind = _kind(*pair)
-        if kind is not None:
-            chosen = kind[1] if columns < width else None
-            return Relation(tensor, kind[0], rows, order, chosen)
+        for position, pair in _pairs(call, values, rows):
+            kind = _kind(*pair)
+            if kind is not None:
+                chosen = None if kind[1] == tuple(range(width)) else kind[1]
+                return Relation(tensor, kind[0], rows, order, chosen, position)
     return None
+
+
+def _pairs(call: Call, values: Tensor, rows: str) -> Iterator[tuple[int | None, tuple[Tensor, Tensor]]]:
+    """Rows of the outputs with what may be returned of them; of one position of every sample each position is tried."""
+    pair = _paired(call, values, rows)
+    if pair is not None:
+        yield None, pair
+    if rows == "position":
+        outputs = call.outputs.flatten(1, -2)
+        if len(outputs) == len(values):
+            for position in (*range(min(outputs.shape[1], MOST_POSITIONS)), -1):
+                yield position, (outputs[:FEW_ROWS, position], values[:FEW_ROWS])
 
 
 def holds(found: Relation, call: Call, returned: Sequence[Tensor]) -> bool:
@@ -86,13 +101,21 @@ def holds(found: Relation, call: Call, returned: Sequence[Tensor]) -> bool:
     if y.numel() % width:
         return False
     if found.kind == "as they are" and found.rows == "all" and y.shape == call.outputs.shape and y.ndim == 2:
-        few = y[:CHECKED_ROWS]
-        if torch.equal(_as(call.outputs[:CHECKED_ROWS], few), few):  # the usual case, at once
+        step = max(1, len(y) // CHECKED_ROWS)
+        few = y[::step]
+        if torch.equal(_as(call.outputs[::step], few), few):  # the usual case, at once
             return True
-    pair = _paired(call, y.permute(found.order).reshape(-1, width), found.rows, CHECKED_ROWS)
-    if pair is None:
-        return False
-    outputs, values = pair
+    values = y.permute(found.order).reshape(-1, width)
+    if found.position is not None:
+        outputs = call.outputs.flatten(1, -2)
+        if len(outputs) != len(values) or not -1 <= found.position < outputs.shape[1]:
+            return False
+        outputs = outputs[:, found.position]
+    else:
+        pair = _paired(call, values, found.rows, CHECKED_ROWS)
+        if pair is None:
+            return False
+        outputs, values = pair
     if found.columns is not None:
         outputs = outputs[:, list(found.columns)]
     kind = _kind(outputs, values, enough=2)
@@ -179,6 +202,8 @@ def _kind(outputs: Tensor, values: Tensor, enough: int = LEAST_ENTRIES) -> tuple
     if values.shape[1] < width:
         columns = _columns(outputs, values)
         return None if columns is None else ("selected columns", columns)
+    if values.shape[1] > 1 and (columns := _columns(outputs, values)) not in (None, every):
+        return "selected columns", columns
     seen = ~(torch.isneginf(values) | (values == torch.finfo(values.dtype).min))  # classes that a mask has ruled out
     if bool(seen.any()) and bool(_equal(_as(outputs, values), values)[seen].all()):
         return "as they are", every
@@ -192,7 +217,7 @@ def _kind(outputs: Tensor, values: Tensor, enough: int = LEAST_ENTRIES) -> tuple
     if scale and close(y, scale * x):
         return "a scalar multiple", every
     if width > 1:
-        if close(y, x.softmax(1)) or (bool((y > 0).all()) and _same_shape(x, y.log(), close.tolerance)):
+        if close(y, x.softmax(1)) or _is_softmax(x, y, close.tolerance):
             return "softmax", every
         normalised = bool((y.exp().sum(1) - 1).abs().max() < 0.05)
         if normalised and (close(y, x.log_softmax(1)) or _same_shape(x, y, close.tolerance)):
@@ -221,6 +246,21 @@ def _same_shape(x: Tensor, y: Tensor, tolerance: float) -> bool:
     scale = float((x * y).sum() / x.square().sum().clamp_min(torch.finfo(torch.float64).tiny))
     size = float(y.abs().max())
     return scale > 0 and size > 0 and bool(((y - scale * x).abs() <= tolerance * max(size, 1.0)).all())
+
+
+def _is_softmax(x: Tensor, y: Tensor, tolerance: float) -> bool:
+    """Whether y is the softmax of x times one number, also over some of the entries where the others are ruled out."""
+    if bool((y < 0).any()) or bool(((y.sum(1) - 1).abs() > 64 * tolerance).any()):
+        return False
+    seen = y > 0
+    if bool(seen.all()):
+        return _same_shape(x, y.log(), tolerance)
+    share = seen.double() / seen.sum(1, keepdim=True).clamp_min(1)
+    x, log = x * seen, torch.where(seen, y, 1.0).log()
+    x, log = (x - (x * share).sum(1, keepdim=True)) * seen, (log - (log * share).sum(1, keepdim=True)) * seen
+    scale = float((x * log).sum() / x.square().sum().clamp_min(torch.finfo(torch.float64).tiny))
+    size = float(log.abs().max())
+    return scale > 0 and size > 0 and bool(((log - scale * x).abs() <= tolerance * max(size, 1.0)).all())
 
 
 def _increasing(x: Tensor, y: Tensor, tolerance: float, enough: int) -> bool:
@@ -275,6 +315,8 @@ def combined(relations: Sequence[Relation], width: int) -> Relation:
     The first that holds all columns is taken. Columns that are spread over several tensors and together are all columns count as
     the outputs themselves.
     """
+    if all(found.rows == "subset" for found in relations) and len(relations) > 1:
+        return replace(relations[0], also=tuple(found.tensor for found in relations[1:]))
     for found in relations:
         if found.columns is None:
             return found

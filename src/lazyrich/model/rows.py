@@ -6,7 +6,8 @@ of the sequence that the head reads and the labels that are not ignored both app
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -107,8 +108,10 @@ def labels_of_rows(reader: Reader, batch: Batch, rows: Rows) -> Reader:
     return replace(reader, labels=Labels(None if batch.targets is None else 0))
 
 
-def head_rows(reader: Reader, model: nn.Module, head: Head, reading: Reading, batch: Batch) -> BatchRows:
-    """The rows of one batch from what its head was given and returned.
+def head_rows(
+    reader: Reader, model: nn.Module, head: Head, reading: Reading, batch: Batch, answers: Fitting | None = None
+) -> BatchRows:
+    """The rows of one batch from what its head was given and returned; ``answers`` are labels that the loss's gradient gives.
 
     Raises:
         DataError: a mask, ``rows=`` or targets that do not fit the rows.
@@ -129,22 +132,26 @@ def head_rows(reader: Reader, model: nn.Module, head: Head, reading: Reading, ba
     if relation is not None and relation.rows == "mean":
         features, outputs = features.mean(1), None if outputs is None else outputs.mean(1)
     elif relation is not None and relation.rows == "position":
-        place = positions(call, relation.arranged(reading.returned[relation.tensor].detach()))
+        values = relation.arranged(reading.returned[relation.tensor].detach())
+        last = features.shape[1] - 1
+        fixed = None if relation.position is None else last if relation.position < 0 else relation.position
+        place = positions(call, values) if fixed is None else torch.full((samples,), fixed, device=features.device)
         if place is None:
             raise HeadError(f"the model returns none of the outputs of {head.name!r} for some sample of this batch")
         row = torch.arange(samples, device=features.device)
         features, outputs = features[row, place], None if outputs is None else outputs[row, place]
     elif relation is not None and relation.rows == "subset":
-        chosen = subset(call, relation.arranged(reading.returned[relation.tensor].detach()))
-        if chosen is None:
+        parts = [subset(call, relation.arranged(reading.returned[k].detach())) for k in (relation.tensor, *relation.also)]
+        if any(part is None for part in parts):
             raise HeadError(f"the model returns rows that are not among the outputs of {head.name!r}")
+        chosen = torch.cat([part for part in parts if part is not None]).unique()
         features, outputs, index = features[chosen], None if outputs is None else outputs[chosen], chosen
     if relation is not None and relation.kind in MEASURED_AS_RETURNED:
         outputs = relation.arranged(reading.returned[relation.tensor].detach()).clone()
     rows = BatchRows(
         features, outputs, call.shape[-1] if outputs is None else outputs.shape[1], None, samples, places, index, samples,
     )  # fmt: skip
-    return _counted(reader, model, rows, batch)
+    return _counted(reader, model, rows, batch, answers)
 
 
 def given_rows(reader: Reader, model: nn.Module, rows: Rows, batch: Batch) -> BatchRows:
@@ -155,6 +162,9 @@ def given_rows(reader: Reader, model: nn.Module, rows: Rows, batch: Batch) -> Ba
             f"forward returned Rows with features of shape {tuple(features.shape)} and outputs of shape {tuple(outputs.shape)}: "
             "they must be (n, p) and (n, C), or have the same other dimensions"
         )
+    for name, x in (("features", features), ("outputs", outputs)):
+        if not x.is_floating_point():
+            raise DataError(f"forward returned Rows whose {name} are {x.dtype}: they must be real floating point")
     samples, places = len(features), features[0, ..., 0].numel() if len(features) else 1
     index = torch.arange(samples * places, device=features.device)
     features, outputs = features.flatten(0, -2).clone(), outputs.flatten(0, -2).clone()
@@ -207,10 +217,12 @@ def _samples_of_flat_rows(rows: int, reading: Reading, head: Head, batch: Batch)
     return rows
 
 
-def _counted(reader: Reader, model: nn.Module, rows: BatchRows, batch: Batch) -> BatchRows:
+def _counted(
+    reader: Reader, model: nn.Module, rows: BatchRows, batch: Batch, answers: Fitting | None = None
+) -> BatchRows:
     """The rows that count, with their targets."""
     total = rows.samples * rows.positions
-    labels = fitting_labels(reader.labels, batch, rows.samples, rows.positions, reader.ignore_index)
+    labels = fitting_labels(reader.labels, batch, rows.samples, rows.positions, reader.ignore_index, answers)
     reasons = _reasons(reader, model, rows, batch, total)
     if labels.counted is not None and reader.choice in (None, "labels"):
         reasons["label ignored"] = labels.counted
@@ -268,7 +280,10 @@ def _reasons(reader: Reader, model: nn.Module, rows: BatchRows, batch: Batch, to
     else:
         keep, name = entry(batch.item, choice), f"rows={choice!r}"
         if keep is None:
-            raise DataError(f"rows={choice!r}: the batch has no such entry; it is 'all', 'mask', 'labels' or a key of the batch")
+            keys = f" ({', '.join(map(str, batch.item))})" if isinstance(batch.item, Mapping) else ""
+            raise DataError(
+                f"rows={choice!r}: the batch has no such entry; it is 'all', 'mask', 'labels' or a key of the batch{keys}"
+            )
     if not isinstance(keep, Tensor) or keep.dtype not in (torch.bool, torch.uint8, torch.int64, torch.int32):
         raise DataError(f"{name} must give a tensor of booleans, got {getattr(keep, 'dtype', type(keep).__name__)}")
     if keep.numel() == rows.samples and rows.positions > 1:
@@ -280,8 +295,15 @@ def _reasons(reader: Reader, model: nn.Module, rows: BatchRows, batch: Batch, to
 
 def sequence_mask(model: nn.Module, batch: Batch) -> Tensor | None:
     """The mask of the sequence that the head reads: in an encoder–decoder the decoder's, never the encoder's."""
-    decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False) or any(
+    decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False) or _takes_a_decoders_mask(model) or any(
         entry(batch.inputs, name) is not None for name in ("decoder_input_ids", "decoder_inputs_embeds", "decoder_attention_mask")
     )
     mask = entry(batch.inputs, "decoder_attention_mask" if decoder else "attention_mask")
     return mask if isinstance(mask, Tensor) and mask.ndim > 1 else None
+
+
+def _takes_a_decoders_mask(model: nn.Module) -> bool:
+    try:
+        return "decoder_attention_mask" in inspect.signature(model.forward).parameters
+    except (TypeError, ValueError):  # compiled or scripted
+        return False

@@ -30,13 +30,18 @@ class Snapshot:
         self._modes = [(module, module.training) for module in model.modules()]
         self._attributes = [(module, _kept(module)) for module in model.modules() if _has_plain_state(module)]
         self._registered: list[tuple[dict[str, Any], dict[str, Any]]] = [
-            (held, dict(held)) for module in model.modules() for held in (module._parameters, module._buffers)
+            (held, dict(held))
+            for module in model.modules()
+            if not isinstance(module, torch.jit.ScriptModule)
+            for held in (module._parameters, module._buffers)
         ]
         self._tensors: list[tuple[str, Tensor, Tensor | int]] = []
+        self._flags = [(x, x.requires_grad, x.grad) for x in model.parameters()]
         copied = 0
         for name, x in _parameters_and_buffers(model):
             copied += x.numel() * x.element_size()
             self._tensors.append((name, x, x.detach().clone() if copied <= MOST_COPIED else _checksum(x)))
+        _swap_buffers(model)
 
     def restore(self) -> None:
         """Puts everything back.
@@ -64,6 +69,11 @@ class Snapshot:
             elif not _same_bits(x, before):
                 with torch.no_grad():
                     x.data.copy_(before)
+        for x, requires_grad, grad in self._flags:
+            if x.requires_grad != requires_grad:
+                x.requires_grad_(requires_grad)
+            if x.grad is not grad:
+                x.grad = grad
         for module, attributes in self._attributes:
             _put_back(module, attributes)
         if changed:
@@ -77,6 +87,17 @@ def _parameters_and_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Every tensor once, with its name."""
     yield from model.named_parameters()
     yield from model.named_buffers()
+
+
+def _swap_buffers(model: nn.Module) -> None:
+    """Has the model work on copies of its buffers, so that what the forward pass writes never reaches the user's."""
+    copies: dict[int, Tensor] = {}
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule) or not _has_plain_state(module):
+            continue
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.numel() * buffer.element_size() <= MOST_COPIED:
+                module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
 
 
 def _same_entries(held: dict[str, Any], names: dict[str, Any]) -> bool:
