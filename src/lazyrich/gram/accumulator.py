@@ -188,7 +188,8 @@ class Accumulator:
         So a decomposition that several measures need is computed once. Do not write into the value.
         """
         if name not in self._readings:
-            self._readings[name] = compute()
+            with torch.inference_mode(False):  # what is kept may be used with gradients later
+                self._readings[name] = compute()
         return self._readings[name]
 
     def _ready(self) -> State:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
 from ..errors import DataError
@@ -100,6 +103,44 @@ class Gram(Accumulator):
         elif other.count:
             self._state.merge(other._state)
         return self
+
+    def map_targets(self, matrix: Tensor, shift: Tensor) -> None:
+        """Replace the targets t of all rows by ``matrix @ t + shift``, as if the rows had come with those.
+
+        Args:
+            matrix: (T', T).
+            shift: (T',).
+
+        Example:
+            >>> import torch
+            >>> gram = Gram()
+            >>> gram.update(torch.tensor([[1.0], [2.0]]), targets=torch.tensor([[0.0], [1.0]]))
+            >>> gram.map_targets(torch.tensor([[-1.0], [1.0]]), torch.tensor([1.0, 0.0]))
+            >>> gram.block("targets", "targets")
+            tensor([[0.5000, 0.0000],
+                    [0.0000, 0.5000]], dtype=torch.float64)
+        """
+        state, columns = self._ready(), self._columns("targets")
+        old, p, device = state.moments, state.moments.width, state.device
+        start, width = columns.start - p, old.small.shape[0] - (columns.stop - columns.start)
+        linear = torch.zeros(width + len(matrix), old.small.shape[0], dtype=torch.float64, device=device)
+        linear[:start, :start] = torch.eye(start, dtype=torch.float64, device=device)
+        linear[start:, start:] = matrix.to(linear)
+        widths = [int(w) for w in state.counts["widths"]]
+        new = state.with_blocks([*widths[:2], len(matrix)], state.pending.features.dtype, device)
+        new.moments = replace(
+            old,
+            pilot=torch.cat([old.pilot[:p], linear @ old.pilot[p:]]),
+            sum=torch.cat([old.sum[:p], linear @ old.sum[p:]]),
+            cross=old.cross @ linear.T,
+            small=linear @ old.small @ linear.T,
+        )
+        new.moments.pilot[p + start :] += shift.to(linear)
+        new.retained = replace(state.retained, small=state.retained.small @ linear.T)
+        new.retained.small[:, start:] += shift.to(linear)
+        new.first_bad_batch = state.first_bad_batch
+        self._state = new
+        self._readings.clear()
 
     # --- saving --------------------------------------------------------------------------------------------------
 

@@ -68,19 +68,26 @@ class State:
     @classmethod
     def empty(cls, *, retain: int, first_row: int = 0, row_step: int = 1, num_outputs: int | None = None) -> State:
         """The state before the first batch: no block has columns yet."""
-        counts = Counts(torch.zeros(Counts.LENGTH, dtype=torch.float64))
+        counts = Counts(torch.zeros(Counts.LENGTH, dtype=torch.float64, device="cpu"))
         counts["first_row"], counts["row_step"], counts["num_outputs"] = first_row, row_step, num_outputs or 0
         return cls._zeros(counts, retain, 0, 0, torch.float32, torch.device("cpu"))
 
     @classmethod
     def _zeros(cls, counts: Counts, retain: int, p: int, s: int, dtype: torch.dtype, device: torch.device) -> State:
         zeros = partial(torch.zeros, dtype=torch.float64, device=device)
+        with torch.inference_mode(False):  # whatever is added later is written into these tensors
+            return cls._of(zeros, counts, retain, p, s, dtype, device)
+
+    @classmethod
+    def _of(cls, zeros: Any, counts: Counts, retain: int, p: int, s: int, dtype: torch.dtype, device: torch.device) -> State:
         return cls(
             counts=counts,
             first_bad_batch=torch.full((), torch.inf, dtype=torch.float64, device=device),
             moments=Moments.zeros(p, s, device),
             pending=Rows(zeros(BLOCK_ROWS, p, dtype=dtype), zeros(BLOCK_ROWS, s), zeros(BLOCK_ROWS).cpu()),
-            retained=RowSample(zeros(retain, p, dtype=dtype), zeros(retain, s), zeros(retain), torch.full((retain,), -1)),
+            retained=RowSample(
+                zeros(retain, p, dtype=dtype), zeros(retain, s), zeros(retain), torch.full((retain,), -1, device="cpu")
+            ),
         )
 
     def with_blocks(self, widths: list[int], dtype: torch.dtype, device: torch.device) -> State:

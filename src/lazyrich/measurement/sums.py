@@ -12,7 +12,7 @@ from .._support.nested import tensors_in
 from .._support.processes import Processes
 from ..errors import DataError
 from ..functional import kernel_alignment
-from ..gram import RETAINED_ROWS, Gram
+from ..gram import RETAINED_ROWS, FeaturePair, Gram
 from ..model.batches import Batch
 from ..model.calls import MANY_OUTPUTS
 from ..model.layers import LayerPlan, Layers, layer_rows, planned
@@ -151,7 +151,7 @@ class StartSums:
     def __init__(self, start: nn.Module, one_pass: OnePass) -> None:
         self._start, self._pass = unwrapped(start), one_pass
         self._known: Known | None = None
-        self.pair: Gram | None = None
+        self.pair: FeaturePair | None = None
 
     def add(self, part: Part) -> None:
         """Adds a part, for which the start's network runs on the same batch."""
@@ -164,8 +164,8 @@ class StartSums:
         for then in one.parts("start"):
             self._known = then.known
             rows = then.rows.first(part.rows.samples)
-            self.pair = self.pair or _empty(self._pass.processes, retain=0)
-            self.pair.update(part.rows.features, rows.features.to(part.rows.features.dtype), None, part.weights)
+            self.pair = self.pair or FeaturePair("features", "features of the start")
+            self.pair.update(part.rows.features, rows.features.to(part.rows.features.dtype), part.weights)
 
     def alignment(self) -> float:
         """S_init."""

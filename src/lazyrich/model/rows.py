@@ -217,9 +217,7 @@ def _samples_of_flat_rows(rows: int, reading: Reading, head: Head, batch: Batch)
     return rows
 
 
-def _counted(
-    reader: Reader, model: nn.Module, rows: BatchRows, batch: Batch, answers: Fitting | None = None
-) -> BatchRows:
+def _counted(reader: Reader, model: nn.Module, rows: BatchRows, batch: Batch, answers: Fitting | None = None) -> BatchRows:
     """The rows that count, with their targets."""
     total = rows.samples * rows.positions
     labels = fitting_labels(reader.labels, batch, rows.samples, rows.positions, reader.ignore_index, answers)
@@ -295,8 +293,13 @@ def _reasons(reader: Reader, model: nn.Module, rows: BatchRows, batch: Batch, to
 
 def sequence_mask(model: nn.Module, batch: Batch) -> Tensor | None:
     """The mask of the sequence that the head reads: in an encoder–decoder the decoder's, never the encoder's."""
-    decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False) or _takes_a_decoders_mask(model) or any(
-        entry(batch.inputs, name) is not None for name in ("decoder_input_ids", "decoder_inputs_embeds", "decoder_attention_mask")
+    decoder = (
+        getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+        or _takes_a_decoders_mask(model)
+        or any(
+            entry(batch.inputs, name) is not None
+            for name in ("decoder_input_ids", "decoder_inputs_embeds", "decoder_attention_mask")
+        )
     )
     mask = entry(batch.inputs, "decoder_attention_mask" if decoder else "attention_mask")
     return mask if isinstance(mask, Tensor) and mask.ndim > 1 else None
