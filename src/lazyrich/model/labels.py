@@ -116,9 +116,7 @@ def _by_loss(
 ) -> Labels:
     """Which shift reproduces the loss that the model returns."""
     if reading.loss is None:
-        return Labels(
-            None, "labels are not used: the model returns no loss, by which it could be verified whether they are shifted"
-        )
+        return Labels(None, "labels are not used: the model returns no loss that verifies whether they are shifted")
     call = reading.call
     if call.whole:
         outputs = call.outputs.reshape(*labels.shape, call.shape[-1]).double()
@@ -127,7 +125,7 @@ def _by_loss(
             return Labels(fits[0], f"labels {'shifted by one' if fits[0] else 'as they are'}: they reproduce the model's loss")
     if gradient_labels(head, forward, labels.numel()) is None:
         return Labels(
-            None, "labels are not used: the model's loss shows neither by its value nor by its gradient what they belong to"
+            None, "labels are not used: neither the value nor the gradient of the model's loss shows what they belong to"
         )
     return Labels(None, "labels and the rows that count are those of the gradient of the model's loss", by_gradient=True)
 

@@ -18,6 +18,7 @@ from .calls import FEW_ROWS, Call
 
 CHECKED_ROWS = 8  # of every batch after the first
 LEAST_ENTRIES = 32  # distinct values that must be in order before an unknown function counts as increasing
+MOST_REORDERED = 1024  # columns that are looked for in another order
 MOST_POSITIONS = 64  # from the first on, and the last one, that are tried one by one
 MOST_DIMENSIONS = 5  # layouts of more dimensions are not searched
 MEASURED_AS_RETURNED = ("selected columns", "a constant vector added")
@@ -202,13 +203,13 @@ def _kind(outputs: Tensor, values: Tensor, enough: int = LEAST_ENTRIES) -> tuple
     if values.shape[1] < width:
         columns = _columns(outputs, values)
         return None if columns is None else ("selected columns", columns)
-    if values.shape[1] > 1 and (columns := _columns(outputs, values)) not in (None, every):
-        return "selected columns", columns
     seen = ~(torch.isneginf(values) | (values == torch.finfo(values.dtype).min))  # classes that a mask has ruled out
     if bool(seen.any()) and bool(_equal(_as(outputs, values), values)[seen].all()):
         return "as they are", every
     if not bool(seen.all()) or _constant(values):
         return None
+    if 1 < width <= MOST_REORDERED and (columns := _columns(outputs, values)) is not None:
+        return "selected columns", columns
     x, y = outputs.double(), values.double()
     close = _closeness(outputs, values)
     if len(x) > 1 and not _constant(outputs) and close(y, x + (y - x).mean(0)):
