@@ -80,14 +80,13 @@ class State:
 
     @classmethod
     def _of(cls, zeros: Any, counts: Counts, retain: int, p: int, s: int, dtype: torch.dtype, device: torch.device) -> State:
+        numbers = torch.full((retain,), -1, device="cpu")
         return cls(
             counts=counts,
             first_bad_batch=torch.full((), torch.inf, dtype=torch.float64, device=device),
             moments=Moments.zeros(p, s, device),
             pending=Rows(zeros(BLOCK_ROWS, p, dtype=dtype), zeros(BLOCK_ROWS, s), zeros(BLOCK_ROWS).cpu()),
-            retained=RowSample(
-                zeros(retain, p, dtype=dtype), zeros(retain, s), zeros(retain), torch.full((retain,), -1, device="cpu")
-            ),
+            retained=RowSample(zeros(retain, p, dtype=dtype), zeros(retain, s), zeros(retain), numbers),
         )
 
     def with_blocks(self, widths: list[int], dtype: torch.dtype, device: torch.device) -> State:

@@ -266,8 +266,8 @@ def _as_matrix(targets: Tensor | None, num_outputs: int) -> tuple[Tensor | None,
         outside = targets[(targets < 0) | (targets >= num_outputs)]
         if len(outside):
             raise DataError(
-                f"label {int(outside[0])} is out of range: the head has {num_outputs} outputs, so classes are 0 … {num_outputs - 1}; "
-                f"if it marks what has no label, pass ignore_index={int(outside[0])}"
+                f"label {int(outside[0])} is out of range: the head has {num_outputs} outputs, so classes are 0 … "
+                f"{num_outputs - 1}; if it marks what has no label, pass ignore_index={int(outside[0])}"
             )
         return one_hot(targets.long(), num_outputs), None
     return targets.double().unsqueeze(1), None  # labels or values: all data decide together

@@ -57,14 +57,15 @@ def decided_labels(
     if positions == 1:
         return Labels(0)
     if targets.is_floating_point():
-        return Labels(0) if targets.shape[0] == samples and targets.numel() % (samples * positions) == 0 else Labels(
-            None, f"targets are not used: their shape {tuple(targets.shape)} does not fit {positions} positions of {samples} samples"
-        )  # fmt: skip
+        if targets.shape[0] == samples and targets.numel() % (samples * positions) == 0:
+            return Labels(0)
+        shape = tuple(targets.shape)
+        return Labels(None, f"targets are not used: their shape {shape} does not fit {positions} positions of {samples} samples")
     if targets.numel() != samples * positions:
         return Labels(
             None,
-            f"labels are not used: their shape {tuple(targets.shape)} does not fit the {positions} positions of {samples} samples at "
-            "which the head answers",
+            f"labels are not used: their shape {tuple(targets.shape)} does not fit the {positions} positions of {samples} samples "
+            "at which the head answers",
         )
     if not batch.is_mapping:
         return Labels(0)

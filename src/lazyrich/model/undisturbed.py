@@ -31,7 +31,8 @@ def undisturbed(model: nn.Module, data: object, device: torch.device | str | Non
     lazy = [name for name, x in (*model.named_parameters(), *model.named_buffers()) if is_lazy(x)]
     if lazy:
         raise DataError(
-            f"{lazy[0].rpartition('.')[0]!r} of {type(model).__name__} is lazy and has no shape yet: run the model on one batch before measuring it"
+            f"{lazy[0].rpartition('.')[0]!r} of {type(model).__name__} is lazy and has no shape yet: "
+            "run the model on one batch before measuring it"
         )
     devices = {x.device for x in (*model.parameters(), *model.buffers())}
     home = next(iter(devices), torch.device("cpu"))
