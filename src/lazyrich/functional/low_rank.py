@@ -46,14 +46,15 @@ class LowRankEstimate:
     interval: tuple[float, float] | None
     rank: int
     band: dict[float, float]
-    isotropic: float
+    isotropic: float | None
     singular_values: tuple[float, ...]
     num_samples: int
     warning: str | None
 
     def __str__(self) -> str:
         error = "" if self.stderr is None else f" (corrected {self.corrected:.4f} ± {self.stderr:.4f})"
-        return f"D_LR {self.value:.4f}{error}, rank {self.rank}, isotropic {self.isotropic:.3f}, n = {self.num_samples:,}"
+        isotropic = "" if self.isotropic is None else f", isotropic {self.isotropic:.3f}"
+        return f"D_LR {self.value:.4f}{error}, rank {self.rank}{isotropic}, n = {self.num_samples:,}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -180,14 +181,19 @@ def power_of(reference: str) -> float:
     return _POWER[reference]
 
 
-def isotropic_reference(span: Span, num_features: int, power: float = 1.0) -> float:
-    """D_LR of features with covariance ∝ I: 1 - Tr(M)/(sqrt(p)‖M‖_F), M the centred reference kernel.
+def isotropic_reference(span: Span, num_features: int, power: float = 1.0) -> float | None:
+    """D_LR of features with covariance ∝ I: 1 - Tr(M)/(sqrt(p)‖M‖_F), where M is the centred reference kernel.
 
-    For the projection this is 1 - sqrt(r/p), r the centred rank, when the constant function lies in the span or is
-    orthogonal to it, and lies between the values of the two ranks otherwise.
+    For the projection this is 1 - sqrt(r/p), where r is the centred rank, if the constant function is in the span or orthogonal to
+    it; otherwise it is between the values of the two ranks. None if there are fewer features than output directions: then no
+    features of this width have the reference's span.
     """
     centred = _centred_reference(span, power)
-    return float(1 - centred.trace() / (math.sqrt(num_features) * torch.linalg.matrix_norm(centred)))
+    strengths = torch.linalg.eigvalsh(centred)
+    directions = int((strengths > 1e-9 * strengths.max()).sum())
+    if directions > num_features:
+        return None
+    return max(0.0, float(1 - centred.trace() / (math.sqrt(num_features) * torch.linalg.matrix_norm(centred))))
 
 
 def _centred_reference(span: Span, power: float, damping: float = 0.0) -> Tensor:

@@ -23,7 +23,7 @@ from ..model.rows import Layout, Reader, RowChoice
 from ..model.undisturbed import undisturbed
 from ..results.richness import Richness
 from .one_pass import OnePass, class_weights
-from .reading import left_out, read_head, read_layers
+from .reading import layer_notes, read_head, read_layers
 from .sums import Agreement, HeadSums, LayerSums, StartSums
 
 
@@ -126,7 +126,8 @@ def measure(
         sums, inner, beginning = _filled(one_pass, chosen, start)
         result, warning = read_head(sums, model, start, beginning)
         if inner is not None:
-            result = replace(result, layers=read_layers(inner, sums), notes=result.notes + left_out(inner))
+            read = read_layers(inner, sums)
+            result = replace(result, layers=read, notes=result.notes + layer_notes(inner, read))
         if nc4 and result.neural_collapse is not None:
             disagree = _disagreement(replace(one_pass, head=sums.known), sums)
             result = replace(result, neural_collapse=replace(result.neural_collapse, nc4=disagree))

@@ -178,6 +178,11 @@ def _read_layer(layer: NarrowGram, per_position: bool) -> LayerRichness:
     )
 
 
-def left_out(layers: LayerSums) -> tuple[str, ...]:
-    """A note on every layer of "all" that could not be measured."""
-    return () if layers.plan is None else tuple(f"left out: {reason}" for reason in layers.plan.left_out.values())
+def layer_notes(layers: LayerSums, read: dict[str, LayerRichness]) -> tuple[str, ...]:
+    """Notes on layers that could not be measured, and on layers too narrow for the outputs."""
+    left_out = {} if layers.plan is None else layers.plan.left_out
+    narrow = [name for name, layer in read.items() if layer.isotropic is None]
+    notes = [f"left out: {reason}" for reason in left_out.values()]
+    if narrow:
+        notes.append(f"no isotropic baseline for {', '.join(map(repr, narrow))}: fewer features than the outputs have directions")
+    return tuple(notes)

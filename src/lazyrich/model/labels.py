@@ -64,8 +64,8 @@ def decided_labels(
     if targets.numel() != samples * positions:
         return Labels(
             None,
-            f"labels are not used: their shape {tuple(targets.shape)} does not fit the {positions} positions of {samples} samples "
-            "at which the head answers",
+            f"labels are not used: their shape {tuple(targets.shape)} does not fit the {positions} positions of {samples} "
+            "samples at which the head answers",
         )
     if not batch.is_mapping:
         return Labels(0)

@@ -109,7 +109,7 @@ def plot_layers(results: Mapping[str, Mapping[str, Mapping[str, float]]], path: 
         balanced = [layer["balanced"] for layer in layers.values()]
         axis.plot(depth, balanced, color=colour, lw=1.2, ls="--", marker=".", ms=5, zorder=2)
     for k, layer in enumerate(first.values()):
-        axis.plot([k - 0.3, k + 0.3], [layer["isotropic"]] * 2, color=FAINT, lw=1.2, zorder=1)
+        axis.plot([k - 0.3, k + 0.3], [layer.get("isotropic", np.nan)] * 2, color=FAINT, lw=1.2, zorder=1)
     axis.plot([], [], color=INK, lw=1.2, ls="--", marker=".", label=entry("balanced").label)
     axis.plot([], [], color=FAINT, lw=1.2, label=entry("isotropic").label)
     axis.set_xticks(depth, [as_text(name) or "(the model)" for name in names], rotation=90 if len(names) > 6 else 0)
@@ -141,7 +141,7 @@ def _upright(axis: Axes, text: str, at: tuple[float, float], colour: str, **alig
 def _scale(axis: Axes, results: Mapping[str, Shown]) -> None:
     """Draw D_LR between 0 and 1: the plug-in value, the corrected one with its 95 % interval, the isotropic baseline."""
     for row, ((name, r), colour) in enumerate(zip(results.items(), COLOURS, strict=False)):
-        y, low_rank, isotropic = -row, r.numbers["low_rank"], r.numbers["isotropic"]
+        y, low_rank, isotropic = -row, r.numbers["low_rank"], r.numbers.get("isotropic", np.nan)
         axis.plot([0, isotropic], [y, y], color=colour, lw=5, alpha=0.18, solid_capstyle="butt", zorder=0)
         axis.plot(isotropic, y, "|", color=INK, ms=13, mew=1.5)
         axis.plot(low_rank, y, "o", mfc="white", mec=colour, ms=8, mew=1.8, zorder=3)
@@ -158,7 +158,7 @@ def _scale(axis: Axes, results: Mapping[str, Shown]) -> None:
         )  # fmt: skip
     *_, last = results.values()
     axis.annotate(
-        entry("isotropic").label, (last.numbers["isotropic"], 1 - len(results)), xytext=(0, -10),
+        entry("isotropic").label, (last.numbers.get("isotropic", np.nan), 1 - len(results)), xytext=(0, -10),
         textcoords="offset points", fontsize=7.5, ha="center", va="top", color=INK, annotation_clip=False,
     )  # fmt: skip
     axis.set(xlim=(-0.01, 1), ylim=(0.45 - len(results), 0.75), yticks=[])

@@ -49,7 +49,7 @@ class LayerRichness:
     low_rank: float
     low_rank_corrected: float | None
     low_rank_stderr: float | None
-    isotropic: float
+    isotropic: float | None
     balanced: float
     output_alignment: float
     participation_ratio: float

@@ -59,7 +59,7 @@ class Richness:
     low_rank_stderr: float | None
     low_rank_interval: tuple[float, float] | None
     low_rank_band: dict[float, float]
-    isotropic: float
+    isotropic: float | None
     balanced: float
     balanced_corrected: float | None
     balanced_stderr: float | None
