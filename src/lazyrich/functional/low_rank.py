@@ -184,9 +184,9 @@ def power_of(reference: str) -> float:
 def isotropic_reference(span: Span, num_features: int, power: float = 1.0) -> float | None:
     """D_LR of features with covariance ∝ I: 1 - Tr(M)/(sqrt(p)‖M‖_F), where M is the centred reference kernel.
 
-    For the projection this is 1 - sqrt(r/p), where r is the centred rank, if the constant function is in the span or orthogonal to
-    it; otherwise it is between the values of the two ranks. None if there are fewer features than output directions: then no
-    features of this width have the reference's span.
+    For the projection this is 1 - sqrt(r/p), where r is the centred rank, if the constant function is in the span or orthogonal
+    to it; otherwise it is between the values of the two ranks. None if there are fewer features than output directions: then
+    no features of this width have the reference's span.
     """
     centred = _centred_reference(span, power)
     strengths = torch.linalg.eigvalsh(centred)
