@@ -303,10 +303,13 @@ def _same(first: Call, second: Call) -> bool:
 
 
 def _none_called(model: nn.Module, candidates: Sequence[nn.Module]) -> str:
-    if not candidates:
-        return f"no head found in {type(model).__name__}. {listed(model, [])} Pass head= as the module that computes the outputs."
     scripted = [m for m in model.modules() if isinstance(m, torch.jit.ScriptModule)]
     cause = " It is a TorchScript module, and its inner calls cannot be seen: measure the original model." if scripted else ""
+    if not candidates:
+        return (
+            f"no head found in {type(model).__name__}. {listed(model, [])}{cause} "
+            "Pass head= as the module that computes the outputs."
+        )
     return (
         f"none of the linear layers of {type(model).__name__} was called as a module in the forward pass.{cause} "
         f"{listed(model, candidates)} Pass head= as a module that is called."
@@ -321,7 +324,7 @@ def _nothing_returned(model: nn.Module, forward: Callable[[], Any], called: Sequ
     calls = [call for call in record.calls if call.features.is_floating_point() and call.outputs.is_floating_point()]
     passing = [call.module for call in calls if call.features.ndim > 1 and call.shape != tuple(call.features.shape)
                and _relations(call, tensors)]  # fmt: skip
-    passing = [m for m in passing if any(True for _ in m.parameters())]  # activations compute no outputs of their own
+    passing = [m for m in passing if any(True for _ in m.parameters()) or not type(m).__module__.startswith("torch.nn.modules.")]
     passing = [m for m in passing if not any(other is not m and other in set(m.modules()) for other in passing)]
     shaped = [module for module in reversed(called) if _shaped_like(module, calls, tensors)]
     wrapping = list(_wrapping(inner, [*passing, *called]))
