@@ -328,7 +328,8 @@ def _nothing_returned(model: nn.Module, forward: Callable[[], Any], called: Sequ
     passing = [m for m in passing if not any(other is not m and other in set(m.modules()) for other in passing)]
     shaped = [module for module in reversed(called) if _shaped_like(module, calls, tensors)]
     wrapping = list(_wrapping(inner, [*passing, *called]))
-    order = [*passing, *wrapping, *shaped, *reversed(called)]
+    containers = [m for m in passing if any(is_linear(inner) for inner in m.modules())]
+    order = [*(m for m in passing if m not in containers), *wrapping, *shaped, *reversed(called), *containers]
     if any(call.outputs.is_complex() for call in record.calls):
         raise TypeError(f"the outputs of {type(model).__name__} are complex; features and outputs must be real floating point")
     return (
