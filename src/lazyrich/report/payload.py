@@ -82,7 +82,7 @@ def _numbers(run: Run, num_runs: int) -> dict[str, Any]:
         content["sd"] = spread
     if run.layers:
         content["error"] = [_single(layer.half_width) for layer in run.layers.values()]
-        content["isotropic"] = [_single(layer.isotropic) for layer in run.layers.values()]
+        content["isotropic"] = [None if x.isotropic is None else _single(x.isotropic) for x in run.layers.values()]
         content["balanced"] = [_single(layer.balanced) for layer in run.layers.values()]
     return content
 

@@ -36,7 +36,7 @@ class Layer:
     """
 
     half_width: float
-    isotropic: float
+    isotropic: float | None
     balanced: float
 
 
