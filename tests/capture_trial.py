@@ -111,6 +111,8 @@ def rows_of_head(drawn: Drawn, seen: Seen, head: str, reduce: str) -> tuple[Tens
         elif reduce == "pick":
             index = drawn.pick(n, x)
             given, returned = given[torch.arange(n), index], returned[torch.arange(n), index]
+        if y is not None and y.ndim == 1 and not y.is_floating_point() and len(y) == len(given):
+            given, returned, y = (z[y != -100] for z in (given, returned, y))  # labels that are ignored
         features.append(given)
         outputs.append(returned)
         labels.append(y)
@@ -235,6 +237,8 @@ def excused(drawn: Drawn, other: Drawn, seen: Seen, error: Exception) -> bool:
     x, f = features.double(), outputs.double()
     if isinstance(error, NonFiniteError):
         return not (bool(x.isfinite().all()) and bool(f.isfinite().all())) or "layers" in options or bad_parameters(drawn)
+    if "something other" in what and outputs.shape[1] == 1 and "softmax" in drawn.what:
+        return True  # the softmax of one output is one, whatever the output
     if "more than one head" in what:
         return "spoilt 1" in drawn.what  # the user's hook hands the head another tensor than the one that is returned beside it
     if "shuffles" in what:

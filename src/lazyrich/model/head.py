@@ -246,9 +246,12 @@ def _returned_as_features(
     if module is last.module or last.module not in passing:
         return False
     features = last.features.flatten()
-    equal = [found.tensor for found in passing[module] if found.rows == "all" and found.columns is None
-             and returned[found.tensor].numel() == features.numel()
-             and torch.equal(returned[found.tensor].detach().flatten().to(features.dtype), features)]  # fmt: skip
+    equal = [
+        found.tensor
+        for found in passing[module]
+        if returned[found.tensor].numel() == features.numel()
+        and torch.equal(returned[found.tensor].detach().flatten().to(features.dtype), features)
+    ]
     return len(equal) == len(passing[module])
 
 

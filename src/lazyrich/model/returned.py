@@ -198,6 +198,9 @@ def _paired(call: Call, values: Tensor, rows: str, most: int = FEW_ROWS) -> tupl
 
 def _kind(outputs: Tensor, values: Tensor, enough: int = LEAST_ENTRIES) -> tuple[str, tuple[int, ...]] | None:
     """How (rows, columns) returned values follow from (rows, C) outputs, and which columns they are."""
+    finite = torch.isfinite(outputs).all(1)  # what is not finite has an error of its own
+    if bool(finite.any()) and not bool(finite.all()):
+        outputs, values = outputs[finite], values[finite]
     width = outputs.shape[1]
     every = tuple(range(width))
     if values.shape[1] < width:
