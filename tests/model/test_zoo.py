@@ -68,8 +68,11 @@ def test_head_rows_and_number(entry):
         assert result.head == right.head
     assert (result.num_samples, result.num_features) == right.features.shape
     assert result.num_outputs == right.outputs.shape[1]
-    expected = reference.d_lr(right.features, right.outputs, eps=right.eps)
-    assert result.low_rank == pytest.approx(expected, rel=right.tolerance)
+    for power, number in ((1.0, result.low_rank), (0.0, result.output_alignment)):
+        expected = reference.d_lr(right.features, right.outputs, eps=right.eps, power=power)
+        assert number == pytest.approx(expected, rel=right.tolerance), power
+    largest = np.linalg.norm(right.outputs, 2) / len(right.outputs) ** 0.5
+    assert result.output_singular_values[0] == pytest.approx(largest, rel=right.tolerance)
     assert right.note in " ".join(result.notes)
     check_collapse(result, right)
     check_layers(result, right)
@@ -148,7 +151,7 @@ def test_evidence(entry):
 
 
 @named([entry for entry, case in BUILT if isinstance(case.right, Answer) and case.right.layers])
-def test_a_layer_does_not_depend_on_its_company(entry):
+def test_a_layer_does_not_depend_on_the_other_layers(entry):
     right, together = answered(entry)
     for name in right.layers:
         case = entry.build()

@@ -72,7 +72,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Case:
-    """A network with data, built anew for every test.
+    """A network with data, built again for every test.
 
     Attributes:
         options: for ``lazyrich.measure``.

@@ -55,7 +55,6 @@ AS_IT_IS = {
     "columns split into two tensors": lambda out, *_: (out[:, :2], out[:, 2:]),
     "columns split into a mapping": lambda out, *_: {"start": out[:, 0], "end": out[:, 1], "rest": out[:, 2:]},
     "columns split into one tensor each": lambda out, *_: [column.squeeze(-1) for column in out.split(1, dim=-1)],
-    "columns in another order": lambda out, *_: out[:, [3, 1, 5, 0, 2, 4]],
     "samples in two tensors": lambda out, *_: (out[:30], out[30:]),
     "with the classes next to it": lambda out, *_: (out, out.argmax(-1)),
     "with its own softmax next to it": lambda out, *_: (out, out.softmax(-1)),
@@ -88,6 +87,7 @@ SELECTED = {
     "chosen columns": (lambda out, *_: out[..., [4, 1, 2]], [4, 1, 2]),
     "all columns but the last, in a mapping": (lambda out, *_: {"logits": out[:, :-1]}, [0, 1, 2, 3, 4]),
     "one column": (lambda out, *_: out[:, 2], [2]),
+    "all columns in another order": (lambda out, *_: out[:, [3, 1, 5, 0, 2, 4]], [3, 1, 5, 0, 2, 4]),
 }
 
 

@@ -23,7 +23,7 @@ def shifted(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class Tagger(nn.Module):
-    """Tokens see what stands before them; with labels, ``loss`` turns logits and labels into a number.
+    """Each token sees those before it; with labels, ``loss`` turns logits and labels into a number.
 
     It returns a mapping, with the loss first where there is one.
     """
