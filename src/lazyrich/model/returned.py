@@ -34,7 +34,7 @@ class Relation:
 
     Attributes:
         tensor: which of the returned tensors.
-        kind: how its entries follow from the outputs: "as they are", "softmax", "sigmoid", …
+        kind: how its entries follow from the outputs: "as it is", "softmax", "increasing function (sigmoid)", …
         rows: which rows it holds: "all", "mean" over positions, "position" (one of every sample), "subset".
         order: the order of its dimensions in which it is like the outputs.
         columns: which columns of the outputs it holds, in its own order; None: all.
@@ -51,9 +51,8 @@ class Relation:
     also: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        kind = "they are" if self.kind == "as they are" else self.kind
-        where = {"all": "", "mean": ", averaged over positions", "position": ", at one position", "subset": ", some rows"}
-        return kind + where[self.rows]
+        where = {"all": "", "mean": ", averaged over positions", "position": ", selected positions", "subset": ", selected rows"}
+        return self.kind + where[self.rows]
 
     def arranged(self, x: Tensor) -> Tensor:
         """The returned tensor with one row for each row that it holds and one column for each of its columns."""
@@ -101,7 +100,7 @@ def holds(found: Relation, call: Call, returned: Sequence[Tensor]) -> bool:
     width = call.shape[-1] if found.columns is None else len(found.columns)
     if y.numel() % width:
         return False
-    if found.kind == "as they are" and found.rows == "all" and y.shape == call.outputs.shape and y.ndim == 2:
+    if found.kind == "as it is" and found.rows == "all" and y.shape == call.outputs.shape and y.ndim == 2:
         step = max(1, len(y) // CHECKED_ROWS)
         few = y[::step]
         if torch.equal(_as(call.outputs[::step], few), few):  # the usual case, at once
@@ -208,7 +207,7 @@ def _kind(outputs: Tensor, values: Tensor, enough: int = LEAST_ENTRIES) -> tuple
         return None if columns is None else ("selected columns", columns)
     seen = ~(torch.isneginf(values) | (values == torch.finfo(values.dtype).min))  # classes that a mask has ruled out
     if bool(seen.any()) and bool(_equal(_as(outputs, values), values)[seen].all()):
-        return "as they are", every
+        return "as it is", every
     if not bool(seen.all()) or _constant(values):
         return None
     if 1 < width <= MOST_REORDERED and (columns := _columns(outputs, values)) is not None:
@@ -219,7 +218,7 @@ def _kind(outputs: Tensor, values: Tensor, enough: int = LEAST_ENTRIES) -> tuple
         return "a constant vector added", every
     scale = float((x * y).sum() / x.square().sum().clamp_min(torch.finfo(torch.float64).tiny))
     if scale and close(y, scale * x):
-        return "a scalar multiple", every
+        return "increasing function (a multiple)", every
     if width > 1:
         if close(y, x.softmax(1)) or _is_softmax(x, y, close.tolerance):
             return "softmax", every
@@ -228,8 +227,8 @@ def _kind(outputs: Tensor, values: Tensor, enough: int = LEAST_ENTRIES) -> tuple
             return "logarithm of the softmax", every
     for name, function in _FUNCTIONS.items():
         if close(y, function(x)):
-            return name, every
-    return ("an increasing function", every) if _increasing(x, y, close.tolerance, enough) else None
+            return f"increasing function ({name})", every
+    return ("increasing function", every) if _increasing(x, y, close.tolerance, enough) else None
 
 
 class _closeness:  # noqa: N801 - a function with a tolerance

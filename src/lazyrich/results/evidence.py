@@ -13,14 +13,14 @@ class Evidence:
         head: name of the layer whose input the features are; "" where ``forward=`` returned the rows.
         linear: whether its outputs are φWᵀ + b with its own parameters, to the rounding of their dtype; None where it has none.
         linear_residual: the largest deviation from that, in units of what rounding allows; linear up to 1.
-        returned: how the outputs are returned by the model: "as they are", "softmax", "selected columns" …
+        returned: how the model returns the outputs: "as it is", "softmax", "selected columns" …
         row: what a row is, "sample" or "position".
         rows_left_out: reason -> how many rows do not count.
         labels: what shows how labels belong to rows, or why they are not used; None where there was no question.
 
     Example:
         >>> print(Evidence("fc", True, 0.02, "softmax", "sample", {"label ignored": 3}))
-        head 'fc', linear, returned as softmax; each row is a sample; 3 rows left out: label ignored
+        head 'fc', linear, outputs returned: softmax; each row is a sample; 3 rows left out: label ignored
     """
 
     head: str
@@ -34,7 +34,7 @@ class Evidence:
     def __str__(self) -> str:
         kind = {True: ", linear", False: ", not linear in its own weight", None: ""}[self.linear]
         named = f"head {self.head!r}{kind}, " if self.head else ""
-        shown = f"outputs returned as {self.returned}"
+        shown = {"as it is": "outputs returned as they are"}.get(self.returned, f"outputs returned: {self.returned}")
         shown = self.returned if self.returned.startswith(("features", "named")) else shown
         parts = [f"{named}{shown}; each row is a {self.row}"]
         parts += [f"{count:,} rows left out: {reason}" for reason, count in self.rows_left_out.items()]

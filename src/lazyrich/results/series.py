@@ -99,6 +99,10 @@ class Series:
         """Names of what was measured."""
         return list(self._values)
 
+    def __contains__(self, measure: object) -> bool:
+        """Whether a measure was taken at some step."""
+        return measure in self._values
+
     def __getitem__(self, measure: str) -> np.ndarray:
         """(evaluations,) one measure over training; NaN where it could not be taken."""
         return self._values.get(measure, np.full(len(self.steps), np.nan))
