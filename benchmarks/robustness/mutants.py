@@ -47,6 +47,8 @@ PACKAGE = Path("src/lazyrich")
 FIRST = ("torch.func", "torch.distributed", "torch.testing", "torchmetrics", "scipy.sparse.linalg", "hypothesis.strategies")
 TESTS = {  # which tests may notice a mistake in a file, besides its own and its doctest
     "gram/gram.py": ["functional/test_large_p", "test_metrics", "functional/test_low_rank", "functional/test_spectrum"],
+    "gram/accumulator.py": ["gram/test_gram", "gram/test_pair"],
+    "gram/state.py": ["gram/test_gram"],
     "gram/moments.py": ["gram/test_gram", "functional/test_low_rank"],
     "gram/retained_rows.py": ["gram/test_gram", "functional/test_low_rank"],
     "gram/checks.py": ["gram/test_gram", "test_hostile"],
@@ -255,11 +257,11 @@ class Chosen:
 
 
 def tests_of(file: str) -> list[str]:
-    """Of the test files that exist: the file's own, the conformance suite's, those of TESTS; last the source with its doctest."""
+    """The file's own tests and its conformance tests, if they exist; those of TESTS; last the source with its doctest."""
     room, name = Path(file).parent, f"test_{Path(file).name}"
-    candidates = [Path("tests", room, name), PACKAGE / "conformance" / name]
-    candidates += [Path("tests", f"{test}.py") for test in TESTS.get(file, [])]
-    return [*(str(test) for test in dict.fromkeys(candidates) if (ROOT / test).exists()), str(PACKAGE / file)]
+    own = [test for test in (Path("tests", room, name), PACKAGE / "conformance" / name) if (ROOT / test).exists()]
+    others = [Path("tests", f"{test}.py") for test in TESTS.get(file, [])]
+    return [str(test) for test in dict.fromkeys([*own, *others, PACKAGE / file])]
 
 
 def run_in(tree: Path, tests: list[str], plugin: Chosen, seconds: int, log: str = os.devnull) -> int:
