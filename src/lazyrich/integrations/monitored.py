@@ -10,7 +10,7 @@ from torch import nn
 from ..training.monitor import Monitor
 
 PREFIX = "richness/"
-OPTIONS = ("every", "preset", "out", "num_samples", "head", "alarms")
+OPTIONS = ("every", "preset", "out", "num_samples", "head", "extra", "alarms")
 _NOT_LOGGED = {"loss", "epoch", "seconds"}  # the trainer logs these itself
 
 

@@ -19,6 +19,7 @@ from ..model.capture import Tap, unwrapped
 from ..model.determinism import check_data, check_model
 from ..model.layers import LayerTaps, Pooling
 from ..model.undisturbed import undisturbed
+from ..results.catalogue import functions
 from ..results.richness import Richness
 from .narrow import NarrowGram
 from .one_pass import Pass, class_weights
@@ -33,6 +34,7 @@ def measure(
     layers: str | Sequence[str] | None = None,
     pooling: Pooling = "average",
     start: nn.Module | None = None,
+    extra: Sequence[str] = (),
     num_samples: int | None = None,
     sample_weights: Tensor | None = None,
     class_balanced: bool = False,
@@ -59,6 +61,8 @@ def measure(
             ``attention_mask`` leaves out do not count. Where the head answers at every token, layers are taken there too.
         start: a copy of the network as it was at the start (``copy.deepcopy`` before training): adds S_init and the distance
             of the parameters.
+        extra: names of measures in the catalogue (:mod:`lazyrich.results.catalogue`) that are measured only on request; their
+            values are in ``Richness.extra``, and in every table, file and figure.
         num_samples: stop after this many, over all processes.
         sample_weights: (n,) not negative, in the order of the data (of this process).
         class_balanced: weigh samples so that every class counts the same; takes a first pass over the labels.
@@ -80,6 +84,7 @@ def measure(
         NonFiniteError: NaN or infinity in features or outputs; names the batch.
         NondeterminismError: with ``check``, the data or the model give something else the second time; names which.
         DegenerateError: constant features or outputs.
+        ValueError: ``extra`` names a measure that is not in the catalogue.
 
     Example:
         An untrained linear readout of isotropic inputs sits at the isotropic reference 1 - sqrt(r/p):
@@ -92,6 +97,7 @@ def measure(
         True
     """
     _check(model, data, sample_weights, start, class_balanced=class_balanced, nc4=nc4, check=check)
+    added = functions(extra)
     processes = Processes(distributed)
     model = unwrapped(model)
     with processes.all_or_none(), undisturbed(model, data, device) as place:
@@ -105,6 +111,7 @@ def measure(
         taps = None if layers is None else LayerTaps(model, layers, pooling)
         gram, inner, beginning = _fill(run, taps, None if start is None else unwrapped(start))
         result, warning = read_head(gram, run, start, beginning)
+        result = replace(result, extra={name: float(function(gram)) for name, function in added.items()})
         if taps is not None:
             result = replace(result, layers=read_layers(inner, taps, run), notes=result.notes + left_out(taps))
         if nc4 and result.neural_collapse is not None:

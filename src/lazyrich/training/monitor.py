@@ -25,6 +25,7 @@ from ..measurement.measure import collect, measure
 from ..model.batches import first_dimension, frozen
 from ..model.capture import unwrapped
 from ..model.undisturbed import undisturbed
+from ..results.catalogue import functions
 from ..results.series import Evaluation, Series, SeriesFolder, evaluate
 from ..schedules import Moment, Schedule
 from .alarms import Alarm
@@ -52,7 +53,7 @@ class Monitor:
         resume: continue the series in ``out``. Evaluations after the step at which training resumes are dropped.
         step: number of steps done before. If it is known, evaluations in ``out`` after it are dropped at once.
         num_samples: number of samples to measure, over all processes.
-        head: as for :func:`lazyrich.measure`.
+        head, extra: as for :func:`lazyrich.measure`.
         alarms: functions to call after each evaluation with it and the one before; see :func:`crosses` and :func:`falls`.
 
     Attributes:
@@ -86,6 +87,7 @@ class Monitor:
         step: int | None = None,
         num_samples: int = 512,
         head: nn.Module | str | None = None,
+        extra: Sequence[str] = (),
         alarms: Sequence[Alarm] = (),
     ) -> None:
         if preset not in get_args(Preset):
@@ -98,6 +100,7 @@ class Monitor:
         self._processes = Processes(True)
         self.model, self.preset, self.head, self.alarms = model, preset, head, tuple(alarms)
         self._num_samples = num_samples
+        self._extra = functions(extra)
         self._schedule = self._chosen(every)
         self._folder = None if out is None else SeriesFolder(Path(out))
         self._moment = Moment(step or 0)
@@ -225,7 +228,10 @@ class Monitor:
         if self.preset == "light":
             return self._light(data, limit), {}
         full = self.preset == "full"
-        r = measure(self.model, data, head=self.head, num_samples=limit, layers="all" if full else None, start=self._start)
+        layers = "all" if full else None
+        r = measure(
+            self.model, data, head=self.head, layers=layers, start=self._start, extra=tuple(self._extra), num_samples=limit
+        )
         return r.numbers() | (self._tangent_kernel_change() if full else {}), r.curves()
 
     def _light(self, data: Any, limit: int | None) -> dict[str, float]:
@@ -237,6 +243,7 @@ class Monitor:
             "balanced": low_rank_measure(gram, reference="balanced"),
             "output_alignment": low_rank_measure(gram, reference="outputs"),
             **{f"low_rank_at_{rtol:g}": value for rtol, value in estimate.band.items()},
+            **{name: function(gram) for name, function in self._extra.items()},
         }  # fmt: skip
         return {name: float(value) for name, value in values.items() if value is not None}
 

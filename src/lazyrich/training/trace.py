@@ -44,6 +44,7 @@ def trace(
     head: str | None = None,
     layers: str | Sequence[str] | None = None,
     pooling: Pooling = "average",
+    extra: Sequence[str] = (),
     num_samples: int = 2000,
     class_balanced: bool = False,
     nc4: bool = False,
@@ -65,7 +66,7 @@ def trace(
         steps: one for each checkpoint, in the order of the names, if the names do not contain it.
         start: the checkpoint of the start of training, for S_init and the distance of the parameters. By default the one of
             step 0; without it these measures are left out, because a later checkpoint is not the start.
-        head, layers, pooling, class_balanced, nc4, device: as for :func:`lazyrich.measure`; ``head`` by its name.
+        head, layers, pooling, extra, class_balanced, nc4, device: as for :func:`lazyrich.measure`; ``head`` by its name.
         num_samples: number of samples to measure.
         progress: show a progress bar (needs ``lazyrich[cli]``).
 
@@ -103,6 +104,7 @@ def trace(
         probe = frozen(data, num_samples)
     first = paths.get(0) if start is None else Path(start)
     options = {"head": head, "layers": layers, "pooling": pooling, "class_balanced": class_balanced, "nc4": nc4}
+    options |= {"extra": list(extra)} if extra else {}
     about = {"model": _model_digest(model), "data": _data_digest(probe), **options}
     about |= {"start": None if first is None else _file_digest(first), "samples": sum(map(_size, probe))}
     folder = None if out is None else SeriesFolder(Path(out))
