@@ -12,6 +12,8 @@ import torch
 from pages import python_blocks, run
 from torch import nn
 
+from lazyrich.results import catalogue
+
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
 
@@ -42,6 +44,7 @@ def small_things():
 def test_the_blocks_run_and_print_the_text_below_them(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(catalogue, "CATALOGUE", dict(catalogue.CATALOGUE))  # a page may add a measure
     before = set(sys.modules)
     run(page, small_things())
     plt.close("all")

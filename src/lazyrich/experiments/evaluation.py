@@ -29,7 +29,7 @@ def evaluated(network: nn.Module, start: nn.Module, data: Data, setup: Setup, st
         values[f"{name}_loss"], values[f"{name}_accuracy"] = _accuracy(network, split, setup.loss, fabric)
 
     def measured() -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        r = measure(network, (train.inputs, train.labels), head="head", start=start)
+        r = measure(network, (train.inputs, train.labels), head="head", start=start, extra=setup.extra)
         curves = r.curves()
         if setup.held_out and fabric.world_size == 1:
             curves["held_out_quality"] = held_out_quality(r.spectrum, collect(network, (test.inputs, test.labels), head="head"))

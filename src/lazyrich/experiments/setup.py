@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..results.catalogue import functions
 from .ingredients.data import Digits, Images, ModularArithmetic
 from .ingredients.models import Model
 from .ingredients.parametrization import rate_factors
@@ -87,6 +88,7 @@ class Setup:
         evaluate: the steps after which everything is measured; 0 is the start, the last step is always among them.
         trained: all parameters, or those of the last layer alone.
         measured: how many training images the measures are taken on (a fixed random sample), and at most how many test images.
+        extra: measures to take beyond the usual ones, by their names in the catalogue.
         held_out: also take the quality of the training features on test data (one more pass).
     """
 
@@ -100,6 +102,7 @@ class Setup:
     trained: Literal["all", "last layer"] = "all"
     measured: int = 2000
     held_out: bool = False
+    extra: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.measured < 2:
@@ -108,6 +111,7 @@ class Setup:
             )
         if any(not 0 <= step <= self.steps for step in self.evaluate):
             raise ValueError(f"evaluate must hold steps between 0 and {self.steps:,}, got {self.evaluate}")
+        functions(self.extra)  # raises where one is not in the catalogue
         object.__setattr__(self, "evaluate", tuple(sorted({*self.evaluate, self.steps})))
 
     def to_dict(self) -> dict[str, Any]:

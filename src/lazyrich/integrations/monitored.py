@@ -11,7 +11,8 @@ from ..training.monitor import Monitor
 
 PREFIX = "richness/"
 OPTIONS = (
-    "every", "preset", "out", "num_samples", "head", "rows", "forward", "targets", "ignore_index", "layout", "alarms",
+    "every", "preset", "out", "num_samples", "head", "rows", "forward", "targets", "ignore_index", "layout", "extra",
+    "alarms",
 )  # fmt: skip
 _NOT_LOGGED = {"loss", "epoch", "seconds"}  # the trainer logs these itself
 

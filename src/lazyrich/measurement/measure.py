@@ -21,6 +21,7 @@ from ..model.layers import Layers, Pooling
 from ..model.linear import unwrapped
 from ..model.rows import Layout, Reader, RowChoice
 from ..model.undisturbed import undisturbed
+from ..results.catalogue import functions
 from ..results.richness import Richness
 from .one_pass import OnePass, class_weights
 from .reading import layer_notes, read_head, read_layers
@@ -40,6 +41,7 @@ def measure(
     ignore_index: int = IGNORED_LABEL,
     layout: Layout | None = None,
     start: nn.Module | None = None,
+    extra: Sequence[str] = (),
     num_samples: int | None = None,
     sample_weights: Tensor | None = None,
     class_balanced: bool = False,
@@ -75,6 +77,8 @@ def measure(
         layout: "time_first" where the head's outputs are (time, samples, C); by default the first dimension counts samples.
         start: a copy of the network as it was at the start (``copy.deepcopy`` before training): adds S_init and the distance
             of the parameters.
+        extra: names of measures in the catalogue (:mod:`lazyrich.results.catalogue`) that are measured only on request; their
+            values are in ``Richness.extra``, and in every table, file and figure.
         num_samples: stop after this many, over all processes.
         sample_weights: (n,) not negative, in the order of the data (of this process).
         class_balanced: weigh samples so that every class counts the same; takes a first pass over the labels.
@@ -96,6 +100,7 @@ def measure(
         NonFiniteError: NaN or infinity in features or outputs; names the batch.
         NondeterminismError: with ``check``, the data or the model give something else the second time; names which.
         DegenerateError: constant features or outputs.
+        ValueError: ``extra`` names a measure that is not in the catalogue.
 
     Example:
         An untrained linear readout of isotropic inputs sits at the isotropic reference 1 - sqrt(r/p):
@@ -108,6 +113,7 @@ def measure(
         True
     """
     _check(model, data, sample_weights, start, class_balanced=class_balanced, nc4=nc4, check=check)
+    added = functions(extra)
     processes = Processes(distributed)
     model = unwrapped(model)
     with processes.all_or_none(), undisturbed(model, data, device) as target:
@@ -125,6 +131,7 @@ def measure(
         chosen = None if layers is None else Layers(model, layers, pooling)
         sums, inner, beginning = _filled(one_pass, chosen, start)
         result, warning = read_head(sums, model, start, beginning)
+        result = replace(result, extra={name: float(function(sums.finish())) for name, function in added.items()})
         if inner is not None:
             read = read_layers(inner, sums)
             result = replace(result, layers=read, notes=result.notes + layer_notes(inner, read))

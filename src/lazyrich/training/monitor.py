@@ -28,6 +28,7 @@ from ..model.copying import copied_model
 from ..model.linear import unwrapped
 from ..model.rows import Layout, RowChoice
 from ..model.undisturbed import undisturbed
+from ..results.catalogue import functions
 from ..results.series import Evaluation, Series, SeriesFolder, evaluate
 from ..schedules import Moment, Schedule
 from .alarms import Alarm
@@ -55,7 +56,7 @@ class Monitor:
         resume: continue the series in ``out``. Evaluations after the step at which training resumes are dropped.
         step: number of steps done before. If it is known, evaluations in ``out`` after it are dropped at once.
         num_samples: number of samples to measure, over all processes.
-        head, rows, forward, targets, ignore_index, layout: as for :func:`lazyrich.measure`.
+        head, rows, forward, targets, ignore_index, layout, extra: as for :func:`lazyrich.measure`.
         alarms: functions to call after each evaluation with it and the one before; see :func:`crosses` and :func:`falls`.
 
     Attributes:
@@ -94,6 +95,7 @@ class Monitor:
         targets: Callable[[Any], Tensor] | None = None,
         ignore_index: int = IGNORED_LABEL,
         layout: Layout | None = None,
+        extra: Sequence[str] = (),
         alarms: Sequence[Alarm] = (),
     ) -> None:
         if preset not in get_args(Preset):
@@ -109,6 +111,7 @@ class Monitor:
         self._reading: dict[str, Any] = {
             "head": head, "rows": rows, "forward": forward, "targets": targets, "ignore_index": ignore_index, "layout": layout,
         }  # fmt: skip
+        self._extra = functions(extra)
         self._schedule = self._chosen(every)
         self._folder = None if out is None else SeriesFolder(Path(out))
         self._moment = Moment(step or 0)
@@ -257,7 +260,7 @@ class Monitor:
         if self.preset == "light":
             return self._light(data, limit), {}
         layers = "all" if self.preset == "full" else None
-        r = measure(self.model, data, num_samples=limit, layers=layers, start=self._start, **self._reading)
+        r = measure(self.model, data, num_samples=limit, layers=layers, start=self._start, extra=tuple(self._extra), **self._reading)
         return r.numbers() | (self._tangent_kernel_change() if self.preset == "full" else {}), r.curves()
 
     def _light(self, data: Any, limit: int | None) -> dict[str, float]:
@@ -269,6 +272,7 @@ class Monitor:
             "balanced": low_rank_measure(gram, reference="balanced"),
             "output_alignment": low_rank_measure(gram, reference="outputs"),
             **{f"low_rank_at_{rtol:g}": value for rtol, value in estimate.band.items()},
+            **{name: function(gram) for name, function in self._extra.items()},
         }  # fmt: skip
         return {name: float(value) for name, value in values.items() if value is not None}
 

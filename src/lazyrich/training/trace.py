@@ -55,6 +55,7 @@ def trace(
     layout: Layout | None = None,
     layers: str | Sequence[str] | None = None,
     pooling: Pooling = "average",
+    extra: Sequence[str] = (),
     num_samples: int = 2000,
     class_balanced: bool = False,
     nc4: bool = False,
@@ -78,7 +79,7 @@ def trace(
             step 0; without it these measures are left out, because a later checkpoint is not the start.
         key: the entry of a checkpoint that holds the state dict, if it is under an unusual name; dots lead to inner entries.
         strict: whether entries of a checkpoint that the model does not have are an error; else a note counts them.
-        head, rows, forward, targets, ignore_index, layout, layers, pooling, class_balanced, nc4, device: as for
+        head, rows, forward, targets, ignore_index, layout, layers, pooling, extra, class_balanced, nc4, device: as for
             :func:`lazyrich.measure`; ``head`` by its name.
         num_samples: number of samples to measure.
         progress: show a progress bar (needs ``lazyrich[cli]``).
@@ -119,7 +120,8 @@ def trace(
     with undisturbed(model, data, None) as home:
         probe = probe_set(one_pass_of(unwrapped(model), data, home, Processes(False), **reading), num_samples)
     first = paths.get(0) if start is None else Path(start)
-    options = {"layers": layers, "pooling": pooling, "class_balanced": class_balanced, "nc4": nc4}
+    options: dict[str, Any] = {"layers": layers, "pooling": pooling, "class_balanced": class_balanced, "nc4": nc4}
+    options |= {"extra": list(extra)} if extra else {}
     described = {name: getattr(value, "__name__", value) for name, value in reading.items()}
     about = {"model": _model_digest(model), "data": _data_digest(probe.batches), **options, **described}
     about |= {"start": None if first is None else _file_digest(first), "samples": probe.samples}
