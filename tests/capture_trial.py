@@ -264,7 +264,7 @@ def excused(drawn: Drawn, other: Drawn, seen: Seen, error: Exception) -> bool:
         return all(out.shape[1:-1].numel() == 1 or conv_of_one(out) for out in outs)
     if options.get("class_balanced"):
         return "class_balanced" in what and (labels is None or drawn.labels in ("real", "places") or outputs.shape[1] < 2)
-    if "overflow" in what or "vanish" in what:
+    if "overflow" in what or "underflow" in what:
         return float(x.abs().max()) > 1e50 or float(f.abs().max()) > 1e50 or float(f.var(0).max()) < 1e-110
     return False
 

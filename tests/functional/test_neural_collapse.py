@@ -185,7 +185,7 @@ x, labels, weight, _ = clusters(20, 6, 4)
         ({"labels": labels > 1}, TypeError, "labels must be integers, got torch.bool"),
         ({"labels": labels[:, None]}, DataError, r"labels must have shape \(n,\)"),
         ({"labels": labels[:10]}, DataError, "one entry for each of the 20 samples, got 10"),
-        ({"labels": labels * 0}, DataError, "at least two are needed"),
+        ({"labels": labels * 0}, DataError, "at least two classes"),
         ({"labels": None}, DataError, "needs labels"),
         ({"labels": labels, "head_weight": weight[:3]}, DataError, r"head_weight must have shape \(4, 6\), got \(3, 6\)"),
         ({"labels": labels, "outputs": x}, DataError, r"outputs must have shape \(20, 4\), got \(20, 6\)"),
@@ -227,7 +227,7 @@ def test_targets_that_are_no_classes(targets):
     gram = Gram()
     gram.update(x[:4], targets=torch.tensor(targets, dtype=torch.float64))
     assert holds_labels(gram) is False
-    with pytest.raises(DataError, match="one class a sample; these targets are multi-label or real"):
+    with pytest.raises(DataError, match="one class per sample, and these targets are multi-label or real"):
         neural_collapse(gram)
 
 

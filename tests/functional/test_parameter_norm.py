@@ -59,8 +59,6 @@ def test_reads_as_text():
     ]
     alone = ParameterNorm(13.0, None, {"h": LayerNorm(13.0, None)})
     assert str(alone).splitlines() == ["layer          ‖θ‖²", "h                13", "all              13"]
-    plain = {"squared_norm": 13.0, "squared_distance": None}
-    assert alone.to_dict() == plain | {"layers": {"h": plain}}
 
 
 def test_names_of_owners_whatever_wraps_them():

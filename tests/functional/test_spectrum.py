@@ -232,6 +232,8 @@ class TestRecord:
         for name in ("rank", "num_features"):
             with pytest.raises(TypeError, match=f"{name} must be a whole number, got None"):
                 FeatureSpectrum.from_dict(values | {name: None})
+        with pytest.raises(TypeError, match="centered must be true or false, got 1"):
+            FeatureSpectrum.from_dict(values | {"centered": 1})
         with pytest.raises(ValueError, match="num_features is 3, and there are 4 eigenvalues"):
             FeatureSpectrum.from_dict(values | {"num_features": 3})
 
@@ -244,7 +246,7 @@ def test_values_that_are_no_spectrum():
 
 
 def test_functions_that_are_zero_span_nothing():
-    with pytest.raises(DegenerateError, match=r"outputs are constant over the samples \(all zero\): they span nothing"):
+    with pytest.raises(DegenerateError, match=r"outputs are constant over the samples \(all zero\), so they span nothing"):
         feature_spectrum(normal(20, 3), torch.zeros(20, 2))
 
 

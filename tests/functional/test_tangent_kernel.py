@@ -272,7 +272,7 @@ class TestErrors:
                 return super().forward(input), input
 
         for model, match in (
-            (nn.Sequential(self.model, nn.Unflatten(1, (3, 1))), r"one row a sample, .* got \(2, 3, 1\) for 2 samples"),
+            (nn.Sequential(self.model, nn.Unflatten(1, (3, 1))), r"one row per sample, .* got \(2, 3, 1\) for 2 samples"),
             (nn.Sequential(self.model, nn.Flatten(0)), r"got \(6,\) for 2 samples"),
             (Pair(4, 3), "got tuple for 2 samples"),
         ):
@@ -303,4 +303,3 @@ class TestErrors:
 def test_reads_as_text():
     change = TangentKernelChange(0.25, 1.5)
     assert str(change) == "tangent kernel: 1 - CKA = 0.2500, relative distance 1.5000"
-    assert change.to_dict() == {"alignment_change": 0.25, "relative_distance": 1.5}

@@ -149,7 +149,7 @@ class TestKinds:
     def test_neural_collapse_is_refused_without_single_labels(self):
         labels = torch.cartesian_prod(*[torch.tensor([0, 1])] * 3)
         gram = lazyrich.collect(nn.Linear(3, 3), (torch.randn(8, 3), labels))
-        with pytest.raises(DataError, match="one class a sample; these targets are multi-label or real"):
+        with pytest.raises(DataError, match="one class per sample, and these targets are multi-label or real"):
             neural_collapse(gram)
 
 

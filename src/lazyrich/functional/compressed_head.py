@@ -1,4 +1,4 @@
-"""A head with very many outputs as a narrow one with the same inner products."""
+"""Compress a head with very many outputs to a narrow one with the same inner products."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from torch import Tensor
 from ..errors import DataError
 from .eigen import eigh
 
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 4096  # rows of the head's weight that are copied to float64 at a time
 
 
 def compressed_head(weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """A narrow linear map whose outputs have the inner products of a head with very many outputs.
+    """Compute a narrow linear map whose outputs have the same inner products as the outputs of the head.
 
-    The outputs ŴΦ̂, with Ŵ = [W b] and Φ̂ = [Φ 1], lie in a space of at most p + 1 dimensions. With ŴᵀŴ = V Λ Vᵀ the outputs
-    Λ^{1/2} Vᵀ Φ̂ have the same singular values and span the same functions, so every measure that reads outputs gives the
-    same value. No array of size C × C or n × C is formed.
+    The outputs ŴΦ̂, with Ŵ = [W b] and Φ̂ = [Φ 1], lie in a space of at most p + 1 dimensions. With ŴᵀŴ = V Λ Vᵀ, the outputs
+    Λ^{1/2} Vᵀ Φ̂ have the same singular values and span the same functions, so every measure of the outputs has the same value.
+    No array of size C × C or n × C is formed.
 
     Args:
-        weight: (C, p) of the head.
-        bias: (C,) or None.
+        weight: (C, p) weight of the head.
+        bias: (C,) bias of the head, or None.
 
     Returns:
-        map (p, k) and shift (k,), float64, k = min(C, p + 1): ``features @ map + shift`` takes the place of the outputs. Tell
-        the Gram how many they stand for: ``Gram(num_outputs=C)``.
+        A map (p, k) and a shift (k,), float64, with k = min(C, p + 1): pass ``features @ map + shift`` as the outputs to a
+        ``Gram(num_outputs=C)``.
 
     Raises:
         DataError: shapes that do not match.
@@ -42,8 +42,8 @@ def compressed_head(weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor,
         (torch.Size([2, 4]), True)
     """
     if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
-        given = None if bias is None else tuple(bias.shape)
-        raise DataError(f"weight must have shape (C, p) and bias (C,), got {tuple(weight.shape)} and {given}")
+        bias_shape = None if bias is None else tuple(bias.shape)
+        raise DataError(f"weight must have shape (C, p) and bias (C,), got {tuple(weight.shape)} and {bias_shape}")
     p = weight.shape[1]
     device = torch.device("cpu") if weight.device.type == "mps" else weight.device
     inner = torch.zeros(p + 1, p + 1, dtype=torch.float64, device=device)  # ŴᵀŴ

@@ -1,4 +1,4 @@
-"""Effective ranks of features: how many directions carry them."""
+"""Effective ranks of features: over how many directions their variance is spread."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ def effective_rank(features: Tensor | Gram, *, weights: Tensor | None = None, ep
     Args:
         features: (n, p), or a :class:`~lazyrich.Gram`.
         weights: (n,) not negative.
-        eps: added to every share, which the definition does not do; some packages add RankMe's 1e-7 here too.
+        eps: constant that is added to every share. The definition has none; some packages add RankMe's 1e-7 here too.
+
+    Returns:
+        A number between 1 and min(n, p).
 
     Raises:
-        DataError: shapes, fewer than two samples.
+        DataError: shapes that do not match, fewer than two samples.
         NonFiniteError: NaN or infinity.
         DegenerateError: constant features.
 
     Reference:
-        Roy & Vetterli, EUSIPCO 2007, with the eigenvalues of the covariance in place of singular values.
+        Roy & Vetterli, EUSIPCO 2007, with the eigenvalues of the covariance instead of singular values.
 
     Example:
         Three equally strong, uncorrelated features have rank 3:
@@ -44,9 +47,9 @@ def effective_rank(features: Tensor | Gram, *, weights: Tensor | None = None, ep
 
 
 def participation_ratio(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
-    """tr(S_c)²/‖S_c‖_F² = (Σλ)²/Σλ² of the centred covariance.
+    """Participation ratio tr(S_c)²/‖S_c‖_F² = (Σλ)²/Σλ² of the centred covariance.
 
-    Arguments and errors as :func:`effective_rank`.
+    Arguments, result and errors are those of :func:`effective_rank`.
 
     Reference:
         Gao et al., bioRxiv 214262 (2017).
@@ -65,9 +68,9 @@ def participation_ratio(features: Tensor | Gram, *, weights: Tensor | None = Non
 
 
 def stable_rank(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
-    """‖Φ‖_F²/‖Φ‖₂² of the raw, uncentred feature matrix.
+    """Stable rank ‖Φ‖_F²/‖Φ‖₂² of the raw, uncentred feature matrix.
 
-    Arguments and errors as :func:`effective_rank`, but constant features other than zero have rank 1.
+    Arguments, result and errors are those of :func:`effective_rank`, except that constant features other than zero have rank 1.
 
     Reference:
         Rudelson & Vershynin, J. ACM 54 (2007).
@@ -87,8 +90,9 @@ def stable_rank(features: Tensor | Gram, *, weights: Tensor | None = None) -> fl
 def rankme(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
     """RankMe: entropy rank exp(-Σ p_k log p_k) of the raw singular values, p_k = σ_k/‖σ‖₁ + 1e-7.
 
-    The features are not centred, and p_k are singular values, not eigenvalues, as in the paper. The sum has min(n, p) terms.
-    Arguments and errors as :func:`effective_rank`, but constant features other than zero have rank 1.
+    As in the paper, the features are not centred, and p_k are shares of singular values, not of eigenvalues. The sum has
+    min(n, p) terms. Arguments, result and errors are those of :func:`effective_rank`, except that constant features other than
+    zero have rank 1.
 
     Reference:
         Garrido, Balestriero, Najman & LeCun, ICML 2023, arXiv 2210.02885, equation 3.
@@ -103,7 +107,7 @@ def rankme(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
     gram = as_gram(in_double(features), weights=weights)
     values = eigenvalues(gram, centered=False)[: gram.count]
     _not_zero(values)
-    # Products are rounded about the mean, so what counts is the size of the covariance, not that of a common offset.
+    # The products are taken about the mean, so their rounding depends on the covariance and not on a common offset.
     products = gram.product_eps * float(torch.linalg.matrix_norm(gram.block("features", "features", centered=True)))
     cut = max(1e-3 * products, torch.finfo(torch.float64).eps * float(values[0]))
     singular = torch.where(values > cut, values, 0.0).sqrt()
@@ -112,12 +116,16 @@ def rankme(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
 
 
 def in_double(features: Tensor | Gram) -> Tensor | Gram:
-    """Tensors in double precision, so that small singular values are not rounding of float32 products."""
+    """Convert tensors to double precision, because float32 products would round small singular values away."""
     return features.double() if isinstance(features, Tensor) and features.is_floating_point() else features
 
 
 def varying(features: Tensor | Gram, weights: Tensor | None) -> Gram:
-    """A Gram of features that are not constant."""
+    """A Gram of the features, which must not be constant.
+
+    Raises:
+        DegenerateError: constant features.
+    """
     gram = as_gram(in_double(features), weights=weights)
     if not varies(gram, "features"):
         raise DegenerateError("features are constant over the samples (dead): their covariance has no rank")
@@ -126,4 +134,4 @@ def varying(features: Tensor | Gram, weights: Tensor | None) -> Gram:
 
 def _not_zero(values: Tensor) -> None:
     if values[0] <= 0:
-        raise DegenerateError("features are all zero: they have no rank")
+        raise DegenerateError("features are all zero, so they have no rank")

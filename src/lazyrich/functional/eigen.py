@@ -1,4 +1,4 @@
-"""Eigenvalues of symmetric matrices: solvers that do not fail where LAPACK's does, and the leading part of a large matrix."""
+"""Eigenvalues of symmetric matrices: in full, with a second attempt where LAPACK fails, or the leading part of a large matrix."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch import Tensor
 
 from ..gram import Gram
 
-FULL_SPECTRUM = 4096  # features up to here are decomposed in full, `benchmarks/accuracy/large_p.py` shows what it costs
-LEADING = 128  # eigenvalues taken of more features than that
-TOLERANCE = 1e-8  # of the leading part: largest residual, relative to the largest eigenvalue
+FULL_SPECTRUM = 4096  # up to this many features are decomposed in full; `benchmarks/accuracy/large_p.py` measures the cost
+LEADING = 128  # number of eigenvalues that are computed for more features
+TOLERANCE = 1e-8  # largest residual of the leading part, relative to the largest eigenvalue
 MOST_STEPS = 100
 _SOLVER_FAILED = (AssertionError, torch.linalg.LinAlgError)  # pyright: ignore[reportPrivateImportUsage]
 
 
 @dataclass(frozen=True)
 class Eigen:
-    """Eigenvalues and eigenvectors of a symmetric matrix that has none under zero, all or the leading ones.
+    """Eigenvalues and eigenvectors of a positive semi-definite matrix, all or the leading ones.
 
     Attributes:
         values: (k,) descending, not negative.
-        vectors: (p, k).
+        vectors: (p, k) one eigenvector per column.
         trace: sum of all p eigenvalues, from the diagonal.
-        square: sum of their squares, from the entries.
-        residual: max_k ‖S v_k - λ_k v_k‖/λ₁ of the leading part; None where all p are there.
+        square: sum of the squares of all p eigenvalues, from the entries.
+        residual: max_k ‖S v_k - λ_k v_k‖/λ₁ of the leading part; None for a complete decomposition.
     """
 
     values: Tensor
@@ -36,36 +36,37 @@ class Eigen:
 
     @property
     def whole(self) -> bool:
-        """Whether all eigenvalues are there."""
+        """Whether these are all eigenvalues."""
         return self.residual is None
-
-    @property
-    def converged(self) -> bool:
-        """Whether the residual is within ``TOLERANCE``."""
-        return self.residual is None or self.residual <= TOLERANCE
 
 
 def decomposed(gram: Gram, *, centered: bool, leading: int | None = None) -> Eigen:
-    """The second moment, or with ``centered`` the covariance, of the features: in full, or its leading part.
+    """Decompose the second moment of the features, or with ``centered`` their covariance.
 
     Args:
-        leading: how many eigenvalues; None takes all of up to ``FULL_SPECTRUM`` features, of more the first ``LEADING``.
+        gram: holds the features.
+        centered: whether to decompose the covariance.
+        leading: number of eigenvalues. None computes all of them for up to ``FULL_SPECTRUM`` features, and the first ``LEADING``
+            for more.
+
+    Raises:
+        ValueError: ``leading`` is below 1.
     """
     matrix = gram.block("features", "features", centered=centered)
     p = len(matrix)
     if leading is not None and leading < 1:
-        raise ValueError(f"leading is a number of eigenvalues, 1 or more, or None, got {leading}")
+        raise ValueError(f"leading must be a number of eigenvalues, 1 or more, or None, got {leading}")
     count = min(leading or (p if p <= FULL_SPECTRUM else LEADING), p)
     if count < p:
         return leading_part(matrix, count)
-    found = whole(matrix)
-    return replace(found, values=gram.reading(f"eigenvalues {centered}", lambda: found.values))
+    eigen = whole(matrix)
+    return replace(eigen, values=gram.reading(f"eigenvalues {centered}", lambda: eigen.values))
 
 
 def eigenvalues(gram: Gram, *, centered: bool) -> Tensor:
-    """(p,) all of the second moment, or with ``centered`` the covariance, of the features, descending, not negative.
+    """(p,) all eigenvalues of the features' second moment, or with ``centered`` of their covariance; descending, not negative.
 
-    The Gram keeps them, as it keeps those of :func:`decomposed`, but no eigenvectors, which are as large as itself.
+    The Gram keeps them, as it keeps those of :func:`decomposed`, but not the eigenvectors, which are as large as the Gram.
     """
 
     def compute() -> Tensor:
@@ -75,16 +76,16 @@ def eigenvalues(gram: Gram, *, centered: bool) -> Tensor:
 
 
 def whole(matrix: Tensor) -> Eigen:
-    """All eigenvalues and eigenvectors, by LAPACK."""
+    """Compute all eigenvalues and eigenvectors by LAPACK."""
     values, vectors = eigh(matrix)
     return Eigen(values.flip(0).clamp_min(0), vectors.flip(1), *_sums(matrix))
 
 
 def leading_part(matrix: Tensor, count: int) -> Eigen:
-    """The first ``count`` eigenvalues and eigenvectors, by LOBPCG from a seeded start, with their residual.
+    """Compute the first ``count`` eigenvalues and eigenvectors by LOBPCG from a seeded start, with their residual.
 
-    Its block is half as wide again as what is asked for, since convergence depends on the gap behind the last column. Where
-    three such blocks do not fit beside each other, which the method needs, the matrix is decomposed in full and cut.
+    The block of the solver is 1.5 times as wide as ``count``, because convergence depends on the gap behind its last column. The
+    method needs three such blocks side by side. A matrix that is too small for them is decomposed in full and cut.
 
     Reference:
         Knyazev, SIAM J. Sci. Comput. 23 (2001) 517; Stathopoulos & Wu, ibid. 2165 (its orthogonal basis).
@@ -93,7 +94,7 @@ def leading_part(matrix: Tensor, count: int) -> Eigen:
     basis = whole(matrix).vectors[:, :count] if 3 * block > len(matrix) else _lobpcg(matrix, count, block)
     basis = torch.linalg.qr(basis).Q
     image = matrix @ basis
-    values, rotation = eigh(basis.T @ image)  # once more Rayleigh-Ritz: in order, whatever way the solver ended
+    values, rotation = eigh(basis.T @ image)  # one more Rayleigh-Ritz step, so that all ends of the solver give sorted pairs
     values, rotation = values.flip(0)[:count], rotation.flip(1)[:, :count]
     vectors = basis @ rotation
     distance = float(torch.linalg.vector_norm(image @ rotation - vectors * values, dim=0).max())
@@ -101,21 +102,21 @@ def leading_part(matrix: Tensor, count: int) -> Eigen:
 
 
 def _lobpcg(matrix: Tensor, count: int, block: int) -> Tensor:
-    """(p, k ≥ count) what spans the leading eigenvectors, as good as it came."""
+    """(p, k ≥ count) a basis of the leading eigenvectors: the last iterate, whether or not the solver converged."""
     start = torch.randn(len(matrix), block, generator=torch.Generator().manual_seed(0), dtype=matrix.dtype).to(matrix.device)
-    reached = [start]
+    iterates = [start]
     try:
         return torch.lobpcg(
             matrix,
             k=count,
             X=start,
             niter=MOST_STEPS,
-            tol=TOLERANCE / 2,  # the solver holds it against λ_k and a norm of the matrix together
+            tol=TOLERANCE / 2,  # the solver compares it with λ_k plus a norm of the matrix
             largest=True,
-            tracker=lambda solver: reached.append(solver.X),  # pyright: ignore[reportArgumentType]
+            tracker=lambda solver: iterates.append(solver.X),  # pyright: ignore[reportArgumentType]
         )[1]
-    except _SOLVER_FAILED:  # it lost its way in rounding: the residual tells how far it came
-        return reached[-1]
+    except _SOLVER_FAILED:  # rounding stopped the solver; the residual of the last iterate is reported
+        return iterates[-1]
 
 
 def _sums(matrix: Tensor) -> tuple[float, float]:
@@ -123,13 +124,13 @@ def _sums(matrix: Tensor) -> tuple[float, float]:
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and eigenvectors of a symmetric matrix.
+    """Compute the eigenvalues, ascending, and the eigenvectors of a symmetric matrix.
 
-    LAPACK's divide and conquer now and then does not converge on a finite matrix, seen on the covariance of features of
-    which nearly all are dead; the upper triangle or the rows in reverse then take it another way.
+    LAPACK's divide and conquer sometimes fails to converge on a finite matrix, for example on the covariance of features of which
+    nearly all are dead. Then the upper triangle is tried, and after it the rows in reverse order.
 
     Raises:
-        torch.linalg.LinAlgError: none of the ways converges.
+        torch.linalg.LinAlgError: none of the three attempts converges.
     """
     try:
         return torch.linalg.eigh(matrix)
@@ -143,7 +144,7 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def eigvalsh(matrix: Tensor) -> Tensor:
-    """The eigenvalues alone, ascending."""
+    """Compute the eigenvalues only, ascending."""
     try:
         return torch.linalg.eigvalsh(matrix)
     except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]

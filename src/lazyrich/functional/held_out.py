@@ -1,4 +1,4 @@
-"""Quality on other data: how much of the targets there the training features' eigenfunctions hold."""
+"""Quality on other data: the share of the targets that lies in the span of the training features' eigenfunctions."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def held_out_quality(
 ) -> Array:
     """Cumulative quality of the training features' eigenfunctions on other data.
 
-    The eigenfunctions e_k(x) = v_kᵀΦ(x)/√ρ_k extend to any input (Nyström). They are orthonormal over the training
-    samples only, so on other data they are made orthonormal again, strongest first; entry k is then the share of the
-    target space that lies in the span of the first k+1, which on the training data is the quality of the spectrum.
-    Eigenfunctions that depend on the stronger ones over these samples add nothing.
+    The eigenfunctions e_k(x) = v_kᵀΦ(x)/√ρ_k extend to any input (Nyström). They are orthonormal over the training samples only,
+    so on other data they are orthonormalised again, in order of strength. Entry k of the result is the share of the target space
+    that lies in the span of the first k+1 eigenfunctions. On the training data this is the cumulative quality of the spectrum.
+    An eigenfunction that is linearly dependent on stronger ones over these samples adds nothing.
 
     Args:
-        spectrum: from :func:`feature_spectrum` on the training data (not one loaded from a file).
+        spectrum: result of :func:`feature_spectrum` on the training data; one that was loaded from a file has no eigenvectors.
         features: (n, p) features of the other data, or a :class:`~lazyrich.Gram` with targets.
         targets: (n,) integer class labels or (n, T) real.
         weights: (n,) not negative.
@@ -37,10 +37,10 @@ def held_out_quality(
         (rank,) float64 in [0, 1], not decreasing.
 
     Raises:
-        DataError: no eigenvectors, another number of features, no targets.
+        DataError: the spectrum has no eigenvectors, the numbers of features differ, or there are no targets.
     """
     if spectrum.eigenvectors is None or spectrum.mean is None:
-        raise DataError("this spectrum has no eigenvectors (it was loaded from a file): compute it from features")
+        raise DataError("this spectrum has no eigenvectors, because it was loaded from a file: compute it from features")
     gram = as_gram(features, None, targets, weights=weights, needs=("targets",))
     if gram.widths["features"] != spectrum.num_features:
         raise DataError(f"the spectrum has {spectrum.num_features} features, these data {gram.widths['features']}")
@@ -57,7 +57,7 @@ def held_out_quality(
 
 
 def _sequential_gains(inner: Tensor, cross: Tensor, tolerance: float) -> Tensor:
-    """What each function adds to the projection on the targets, by a Cholesky factorisation that skips dependent ones."""
+    """What each function adds to the projection of the targets, by a Cholesky factorisation that skips dependent functions."""
     count = len(inner)
     lower = torch.zeros_like(inner)
     whitened = torch.zeros_like(cross)

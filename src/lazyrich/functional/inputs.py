@@ -100,17 +100,18 @@ def as_matrix(x: Tensor) -> Tensor:
 
 
 def one_hot(labels: Tensor, num_classes: int | None = None) -> Tensor:
-    """(n,) integer labels -> (n, num_classes) float64.
+    """One-hot rows (n, num_classes) of (n,) integer labels, float64; by default there are max(labels) + 1 classes.
 
     Raises:
-        DataError: labels that are not whole numbers, or that lie outside 0 … num_classes - 1 (the error names the class).
+        TypeError: labels that are not integers.
+        DataError: labels of another shape, or outside 0 … num_classes - 1; the error names the label.
     """
     if labels.ndim != 1:
-        raise DataError(f"labels must have shape (n,), one class number for each sample, got {tuple(labels.shape)}")
+        raise DataError(f"labels must have shape (n,), one class number for each sample; got {tuple(labels.shape)}")
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise TypeError(f"labels must be integers, got {labels.dtype}; convert them with .long()")
     if num_classes is None:
-        num_classes = int(labels.max()) + 1 if len(labels) else 1  # so that it is the samples that are said to be missing
+        num_classes = int(labels.max()) + 1 if len(labels) else 1  # without labels, the error is to be about missing samples
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
         bad = int(labels[(labels < 0) | (labels >= num_classes)][0])
         raise DataError(f"label {bad} is out of range: with num_classes = {num_classes} classes are 0 … {num_classes - 1}")

@@ -1,4 +1,4 @@
-"""λ^{-1/2} as a short sum of resolvents, so that what is known of (B + t²)⁻¹ is known of B^{-1/2} too."""
+"""λ^{-1/2} as a short sum of resolvents: a formula for (B + t²)⁻¹ then also gives one for B^{-1/2}."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from torch import Tensor
 
 
 def inverse_root(low: float, high: float, tolerance: float) -> tuple[Tensor, Tensor]:
-    """c and t², (q,) float64, such that Σ c (λ + t²)⁻¹ is λ^{-1/2} to a relative ``tolerance`` for all low ≤ λ ≤ high.
+    """Compute coefficients c and shifts t² with Σ c (λ + t²)⁻¹ ≈ λ^{-1/2} for all λ from ``low`` to ``high``.
 
-    In λ^{-1/2} = (2/π) ∫₀^∞ dt/(λ + t²) put t = √low · sc(y), Jacobi's sn/cn with complementary modulus k' = (low/high)^{1/2}:
-    the midpoint rule in y, from 0 to the quarter period K, errs by 4 exp(-π² q/K) or less. sn comes by Gauss' transformation.
+    In λ^{-1/2} = (2/π) ∫₀^∞ dt/(λ + t²) substitute t = √low · sc(y), where sc is Jacobi's sn/cn with complementary modulus
+    k' = (low/high)^{1/2}. The midpoint rule in y, from 0 to the quarter period K, has a relative error of at most 4 exp(-π² q/K).
+    Gauss' transformation gives sn.
+
+    Args:
+        low, high: bounds of λ, above zero.
+        tolerance: bound on the relative error.
+
+    Returns:
+        c and t², (q,) float64 each.
 
     Reference:
         Hale, Higham & Trefethen, SIAM J. Numer. Anal. 46 (2008) 2505, method 3.

@@ -1,11 +1,11 @@
-"""The low-rank measure D_LR: how far the feature kernel is from the least one that could compute the outputs."""
+"""The low-rank measure D_LR: the distance of the feature kernel from the smallest kernel that could compute the outputs."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -25,19 +25,19 @@ BAND_TOLERANCE = 0.02
 
 @dataclass(frozen=True)
 class LowRankEstimate:
-    """D_LR with what is needed to judge it.
+    """D_LR with its error, its rank and its scale.
 
     Attributes:
-        value: plug-in D_LR, as the paper defines it, in [0, 1].
-        corrected: the value with its sampling bias removed (may be a little under 0); None without retained rows.
+        value: plug-in estimate of D_LR, as the paper defines it, in [0, 1].
+        corrected: bias-corrected estimate, which may be slightly below 0; None without retained rows.
         stderr: standard error of ``corrected``.
-        interval: 95 % confidence interval around ``corrected``, a little wider than ± 1.96 stderr where few samples decide.
-        rank: dimension of the span of the outputs that was used.
-        band: {rtol: D_LR with output directions under rtol × the largest left out}.
+        interval: 95 % interval around ``corrected``; slightly wider than ± 1.96 stderr if few samples dominate the error.
+        rank: dimension of the span of the outputs.
+        band: {rtol: D_LR without the output directions whose singular value is at most rtol × the largest}.
         isotropic: D_LR of structureless features (covariance ∝ identity) of this width with the same output span.
-        singular_values: of the outputs over √n, descending.
-        num_samples: rows used.
-        warning: a sentence where the band disagrees by more than 0.02, else None.
+        singular_values: of the outputs, divided by √n, descending.
+        num_samples: number of samples.
+        warning: a sentence if the values of the band differ from D_LR by more than 0.02, else None.
     """
 
     value: float
@@ -56,10 +56,6 @@ class LowRankEstimate:
         isotropic = "" if self.isotropic is None else f", isotropic {self.isotropic:.3f}"
         return f"D_LR {self.value:.4f}{error}, rank {self.rank}{isotropic}, n = {self.num_samples:,}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self) | {"band": {str(rtol): value for rtol, value in self.band.items()}}
-
 
 def low_rank_measure(
     features: Tensor | Gram,
@@ -70,39 +66,39 @@ def low_rank_measure(
     ridge: bool = False,
     reference: Reference = "projection",
 ) -> Tensor:
-    r"""The low-rank measure D_LR = 1 - CKA(T, T_MP): 0 is as rich as can be, larger is lazier.
+    r"""The low-rank measure D_LR = 1 - CKA(T, T_MP): 0 is the richest possible value, and larger values are lazier.
 
-    T = Σ_k|Φ_k⟩⟨Φ_k| is the feature kernel, T_MP the projection on the span Ĥ of the outputs. With
-    S_c, A_c the covariances of the features and of features with outputs, and B, B_c the uncentred and centred second
-    moments of the outputs:
+    T = Σ_k|Φ_k⟩⟨Φ_k| is the feature kernel, and T_MP the projection on the span Ĥ of the outputs. With S_c the covariance of the
+    features, A_c the covariance of the features with the outputs, B the second moment of the outputs and B_c their covariance:
 
         D_LR = 1 - Tr(B⁺ A_cᵀ A_c) / (‖S_c‖_F · sqrt(Tr((B⁺ B_c)²)))
 
-    Labels, accuracy and the initial network play no part.
+    Labels, accuracy and the initial network do not enter.
 
     Args:
         features: (n, p) input of the last linear layer; or a :class:`~lazyrich.Gram` that holds features and outputs.
         outputs: (n, C) or (n,) outputs of the last linear layer.
-        weights: (n,) not negative, any scale; None weighs all samples alike.
-        rtol: output directions with a singular value of at most ``rtol`` × the largest are left out. By default those
-            that are rounding of the activations: at most max(50·eps·rms, 1e-7·largest), 4·eps·rms for half types.
+        weights: (n,) not negative, of any scale; None gives all samples the same weight.
+        rtol: output directions with a singular value of at most ``rtol`` × the largest are left out. By default those are left
+            out that are rounding of the activations: at most max(50·eps·rms, 1e-7·largest), with 4·eps·rms for half types.
         ridge: replace B⁺ by (B + λI)⁻¹ with λ = (rtol · largest singular value)², a smooth cut; needs ``rtol``.
-        reference: "projection" (the paper), "balanced" (the minimum-norm kernel of these outputs, B^{-1/2} for B⁺)
-            or "outputs" (plain CKA of features with outputs).
+        reference: "projection" (the paper), "balanced" (the minimum-norm kernel of these outputs, with B^{-1/2} instead of B⁺)
+            or "outputs" (the CKA of features with outputs).
 
     Returns:
         0-d float64 tensor in [0, 1].
 
     Raises:
-        DataError: shapes that do not match, fewer than two samples, bad weights.
+        DataError: shapes that do not match, fewer than two samples, or weights that are negative or not finite.
         NonFiniteError: NaN or infinity.
         DegenerateError: constant features or constant outputs.
+        ValueError: an unknown reference, ``rtol`` outside [0, 1), or ``ridge`` without ``rtol``.
 
     Reference:
         Nam et al., arXiv 2410.04264, section 3.
 
     Example:
-        Features that are the outputs, turned and shifted, give 0; isotropic features give 1 - sqrt(r/p):
+        Features that are the rotated and shifted outputs give 0; isotropic features give 1 - sqrt(r/p):
 
         >>> import torch
         >>> x = torch.tensor([[1., 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=torch.float64)
@@ -116,11 +112,11 @@ def low_rank_measure(
     power = power_of(reference)
     gram = as_gram(features, outputs, weights=weights, needs=("outputs",))
     if not ridge:
-        return _measure(_held(gram), span_of(gram, "outputs", rtol), power)
+        return _measure(_features_of(gram), span_of(gram, "outputs", rtol), power)
     if not rtol:
-        raise ValueError("ridge=True needs rtol, which sets its strength: λ = (rtol · largest singular value)²")
+        raise ValueError("ridge=True needs rtol, because λ = (rtol · largest singular value)²")
     span = span_of(gram, "outputs")
-    return _measure(_held(gram), span, power, damping=(rtol * float(span.singular_values[0])) ** 2)
+    return _measure(_features_of(gram), span, power, damping=(rtol * float(span.singular_values[0])) ** 2)
 
 
 def low_rank_estimate(
@@ -132,19 +128,22 @@ def low_rank_estimate(
     reference: Reference = "projection",
     retain: int = RETAINED_ROWS,
 ) -> LowRankEstimate:
-    """D_LR with its bias-corrected value, standard error, rank, band over ``rtol`` and isotropic reference.
+    """D_LR with its bias-corrected estimate, standard error, rank, band over ``rtol`` and isotropic baseline.
 
-    The plug-in value is biased upward unless n ≫ p. The corrected value replaces ‖S_c‖_F² by the unbiased estimate of
-    tr(Σ²) with unknown mean (Himeno & Yamada 2014), then removes the rest by the delete-one jackknife in closed form,
-    evaluated on at most ``retain`` rows; the standard error is the jackknife's, less what it counts twice (Efron & Stein
-    1981). ``corrected``, ``stderr`` and ``interval`` are None with fewer than 8 samples or without retained rows.
+    The plug-in estimate is biased upward unless n ≫ p. The bias-corrected estimate replaces ‖S_c‖_F² by the unbiased estimate of
+    tr(Σ²) with unknown mean (Himeno & Yamada 2014). The delete-one jackknife in closed form, on at most ``retain`` rows, removes
+    the remaining bias. The standard error is that of the jackknife without the variance that it counts twice
+    (Efron & Stein 1981). ``corrected``, ``stderr`` and ``interval`` are None with fewer than 8 samples or without retained rows.
 
     Args:
         features, outputs, weights, rtol, reference: as for :func:`low_rank_measure`.
-        retain: rows on which the jackknife is evaluated (ignored for a Gram, which has its own).
+        retain: number of rows on which the jackknife is evaluated; ignored for a Gram, which has its own.
+
+    Warns:
+        RankWarning: the values of the band differ from D_LR by more than 0.02.
 
     Raises:
-        As :func:`low_rank_measure`.
+        DataError, NonFiniteError, DegenerateError, ValueError: as for :func:`low_rank_measure`.
 
     Example:
         >>> import torch
@@ -155,11 +154,11 @@ def low_rank_estimate(
     """
     power = power_of(reference)
     gram = as_gram(features, outputs, weights=weights, retain=retain, needs=("outputs",))
-    directions, held = directions_of(gram, "outputs"), _held(gram)
+    directions, part = directions_of(gram, "outputs"), _features_of(gram)
     span = directions.span(rtol)
-    value = float(_measure(held, span, power))
+    value = float(_measure(part, span, power))
     jackknife = jackknifed(gram, span, power)
-    band = {cut: float(_measure(held, directions.span(cut), power)) for cut in BAND}
+    band = {cut: float(_measure(part, directions.span(cut), power)) for cut in BAND}
     return LowRankEstimate(
         value=value,
         corrected=None if jackknife is None else jackknife.corrected,
@@ -175,7 +174,11 @@ def low_rank_estimate(
 
 
 def power_of(reference: str) -> float:
-    """The power γ of a reference B^{-γ}."""
+    """The power γ of a reference B^{-γ}.
+
+    Raises:
+        ValueError: an unknown reference.
+    """
     if reference not in _POWER:
         raise ValueError(f"reference must be one of {', '.join(get_args(Reference))}, got {reference!r}")
     return _POWER[reference]
@@ -197,7 +200,7 @@ def isotropic_reference(span: Span, num_features: int, power: float = 1.0) -> fl
 
 
 def _centred_reference(span: Span, power: float, damping: float = 0.0) -> Tensor:
-    """QT'Q of T' = Σ|f⟩B^{-γ}⟨f| in an orthogonal basis of Ĥ."""
+    """The centred reference kernel QT'Q, with T' = Σ|f⟩B^{-γ}⟨f|, in an orthonormal basis of Ĥ."""
     strength = _strength(span, power, damping)
     return strength.unsqueeze(1) * span.basis_covariance * strength
 
@@ -208,10 +211,10 @@ def _strength(span: Span, power: float, damping: float) -> Tensor:
 
 
 def sketched_low_rank(gram: Gram, reference: Reference = "projection") -> tuple[float, float]:
-    """D_LR of features that a :class:`~lazyrich.narrow.Sketch` projected, without what the projection adds to it.
+    """D_LR of features that a :class:`~lazyrich.functional.sketch.Sketch` projected, without the bias of the projection.
 
     Returns:
-        D_LR and its standard error from the projection alone.
+        D_LR, and the standard error that comes from the projection only.
     """
     power = power_of(reference)
     _must_vary(gram)
@@ -221,7 +224,7 @@ def sketched_low_rank(gram: Gram, reference: Reference = "projection") -> tuple[
 
 
 def _must_vary(gram: Gram) -> None:
-    if not varies(gram, "features"):  # first, for then the outputs are constant too
+    if not varies(gram, "features"):  # checked first, because then the outputs are constant too
         raise DegenerateError(
             "features are constant over the samples (dead): D_LR is undefined; "
             "look for saturated or dead units before the last layer"
@@ -231,25 +234,25 @@ def _must_vary(gram: Gram) -> None:
 
 
 @dataclass(frozen=True)
-class _Held:
-    """What D_LR reads of a Gram's features, whatever the reference and the cut: one look at the p × p block."""
+class _Features:
+    """The part of D_LR that is the same for every reference and cut, so that the p × p block is read once."""
 
     covariance: Tensor  # (p, C) A_c
     norm: Tensor  # ‖S_c‖_F
-    slack: float  # how far rounding may take the value out of [0, 1]
+    slack: float  # how far outside [0, 1] rounding may move the value
 
 
-def _held(gram: Gram) -> _Held:
+def _features_of(gram: Gram) -> _Features:
     _must_vary(gram)
     norm = torch.linalg.matrix_norm(gram.block("features", "features", centered=True))
-    return _Held(gram.block("features", "outputs", centered=True), norm, max(1e-6, gram.feature_rounding))
+    return _Features(gram.block("features", "outputs", centered=True), norm, max(1e-6, gram.feature_rounding))
 
 
-def _measure(held: _Held, span: Span, power: float, damping: float = 0.0) -> Tensor:
-    numerator = (held.covariance @ span.to_basis * _strength(span, power, damping)).square().sum()
-    value = 1 - numerator / (held.norm * torch.linalg.matrix_norm(_centred_reference(span, power, damping)))
-    if not -held.slack < float(value) <= 1 + held.slack:  # Cauchy-Schwarz: anything else is a fault here, not a result
-        raise ArithmeticError(f"D_LR = {float(value)} lies outside [0, 1]; please report this with the data")
+def _measure(part: _Features, span: Span, power: float, damping: float = 0.0) -> Tensor:
+    numerator = (part.covariance @ span.to_basis * _strength(span, power, damping)).square().sum()
+    value = 1 - numerator / (part.norm * torch.linalg.matrix_norm(_centred_reference(span, power, damping)))
+    if not -part.slack < float(value) <= 1 + part.slack:  # by Cauchy and Schwarz; any other value is a bug
+        raise ArithmeticError(f"D_LR = {float(value)} lies outside [0, 1]; please report this bug with the data")
     return value.clamp(0, 1)
 
 
@@ -258,7 +261,7 @@ def _band_warning(value: float, band: dict[float, float]) -> str | None:
         return None
     listed = ", ".join(f"{other:.3f} at rtol {rtol:g}" for rtol, other in band.items())
     text = (
-        f"D_LR = {value:.3f} hangs on output directions that carry little: {listed}. "
+        f"D_LR = {value:.3f} depends on weak output directions: {listed}. "
         "Report the band, or compare the balanced reference, which does not count directions."
     )
     warnings.warn(text, RankWarning, stacklevel=3)

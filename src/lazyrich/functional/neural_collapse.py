@@ -1,4 +1,4 @@
-"""Neural collapse, NC1-NC4: the special case of a least feature kernel with one-hot outputs."""
+"""Neural collapse, NC1 to NC4: the special case of the smallest feature kernel for one-hot outputs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .span import default_cut
 
 @dataclass(frozen=True)
 class NeuralCollapse:
-    """The four measures of Papyan, Han & Donoho (2020); all go to 0 as the network collapses.
+    """The four measures of Papyan, Han & Donoho (2020); all approach 0 as the network collapses.
 
     Attributes:
-        nc1: Tr(Σ_W Σ_B⁺)/C, variability within classes.
-        nc2_equinorm: standard deviation over mean of the centred class means' lengths.
-        nc2_equiangular: mean |cos + 1/(C-1)| over pairs of centred class means; None where one of them is no longer than its
-            rounding, and so has no direction.
-        nc3: ‖W/‖W‖_F - M/‖M‖_F‖_F of head weight and centred class means; None without the head's weight.
-        nc4: share of samples whose nearest class mean disagrees with the network; None without its answers.
+        nc1: Tr(Σ_W Σ_B⁺)/C, the variability within classes relative to that between classes.
+        nc2_equinorm: standard deviation of the lengths of the centred class means, divided by their mean.
+        nc2_equiangular: mean |cos + 1/(C-1)| over pairs of centred class means; None if one of them is not longer than its
+            rounding and therefore has no direction.
+        nc3: ‖W/‖W‖_F - M/‖M‖_F‖_F of the head's weight and the centred class means; None without the head's weight.
+        nc4: share of samples whose nearest class mean disagrees with the network's answer; None without outputs.
     """
 
     nc1: float
@@ -51,25 +51,26 @@ def neural_collapse(
     head_bias: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> NeuralCollapse:
-    """NC1-NC3 from class means and covariances, NC4 from a second look at the samples.
+    """NC1 to NC3 from class means and covariances, and NC4 from the samples.
 
-    Σ_W is the average over samples of the covariance within the class, Σ_B the average over classes of
-    (μ_c - μ_G)(μ_c - μ_G)ᵀ, and μ_G the mean over samples. The statement that collapse means D_LR = 0 is for balanced classes.
-    Σ_B⁺ leaves out the directions in which the class means differ by no more than their rounding.
+    Σ_W is the covariance within classes, averaged over samples. Σ_B is the average of (μ_c - μ_G)(μ_c - μ_G)ᵀ over classes, where
+    μ_G is the mean over samples. Σ_B⁺ leaves out the directions in which the class means differ by no more than their rounding.
+    Collapse implies D_LR = 0 for balanced classes only.
 
     Args:
-        features: (n, p); or a :class:`~lazyrich.Gram` whose targets are one-hot (then no NC4).
+        features: (n, p); or a :class:`~lazyrich.Gram` whose targets are one-hot, which gives no NC4.
         labels: (n,) integers in 0 … num_classes - 1.
-        num_classes: highest label + 1 if None.
+        num_classes: C; the highest label + 1 if None.
         outputs: (n, C) outputs of the network, for NC4; by default features @ head_weightᵀ + head_bias.
         head_weight: (C, p), for NC3.
-        head_bias: (C,), for NC4; without it the network's answer would be another.
+        head_bias: (C,), for NC4, because without it the outputs would be those of another network.
         weights: (n,) not negative.
 
     Raises:
-        DataError: labels out of range, a class without samples (named), fewer than two classes, shapes that do not match; class
-            means that are the same up to their rounding.
+        DataError: labels out of range, a class without samples (the error names it), fewer than two classes, shapes that do not
+            match, or class means that are the same up to their rounding.
         NonFiniteError: NaN or infinity.
+        TypeError: a Gram together with labels or outputs.
 
     Reference:
         Papyan, Han & Donoho, PNAS 117 (2020) 24652.
@@ -84,38 +85,21 @@ def neural_collapse(
     """
     if isinstance(features, Gram):
         if labels is not None or outputs is not None:
-            raise TypeError("a Gram already holds the labels; NC4 needs the samples, so pass tensors for it")
+            raise TypeError("a Gram already holds the labels: pass the Gram alone, or tensors for NC4, which needs the samples")
         gram = as_gram(features, needs=("targets",))
         if not holds_labels(gram):
-            raise DataError("neural collapse is defined for one class a sample; these targets are multi-label or real")
+            raise DataError("neural collapse is defined for one class per sample, and these targets are multi-label or real")
     else:
         if labels is None:
-            raise DataError("neural collapse needs labels, (n,) integers")
+            raise DataError("neural collapse needs labels, (n,) integers: pass labels=")
         if len(labels) != len(features):
-            raise DataError(f"labels must have one entry for each of the {len(features)} samples, got {len(labels)}")
+            raise DataError(f"labels must have one entry for each of the {len(features)} samples, got {len(labels)} entries")
         gram = as_gram(features, targets=one_hot(labels, num_classes), weights=weights)
     share, means, centred = class_means(gram)
-    num_classes = len(share)
-    if num_classes < 2:
-        raise DataError("neural collapse compares classes: at least two are needed, got one")
-    second = gram.block("features", "features", centered=True)
-    within = second - (centred.T * share) @ centred  # Σ_W = Σ_T - Σ_c π_c (μ_c - μ_G)(μ_c - μ_G)ᵀ
-    left, singular, _ = torch.linalg.svd(centred.T / num_classes**0.5, full_matrices=False)
+    if len(share) < 2:
+        raise DataError("neural collapse needs at least two classes, got one")
     rounding = rounding_of_means(gram, share)
-    largest = float(singular[0])
-    kept = singular > max(default_cut(gram.eps("features"), largest, largest), float(rounding.square().mean().sqrt()))
-    if not bool(kept.any()):
-        raise DataError("all class means are the same, up to their rounding: neural collapse is undefined")
-    left, singular = left[:, kept], singular[kept]
-    spread = (left.T @ within * left.T).sum(1).clamp_min(0)  # a variance; under zero by rounding alone
-    nc1 = (spread / singular.square()).sum() / num_classes
-
-    norms = centred.norm(dim=1)
-    directed = bool((norms > rounding).all())
-    cosines = (centred @ centred.T) / torch.outer(norms, norms)
-    pairs = torch.triu_indices(num_classes, num_classes, offset=1, device=cosines.device)
-    angles = cosines[pairs[0], pairs[1]] + 1 / (num_classes - 1)
-
+    lengths = centred.norm(dim=1)
     nc3 = nc4 = None
     if head_weight is not None:
         head_weight = head_weight.detach().to(centred)
@@ -124,25 +108,49 @@ def neural_collapse(
         nc3 = float((head_weight / head_weight.norm() - centred / centred.norm()).norm())
     if not isinstance(features, Gram):
         if outputs is None and head_weight is not None:
-            bias = torch.zeros(num_classes) if head_bias is None else head_bias.detach()
+            bias = torch.zeros(len(share)) if head_bias is None else head_bias.detach()
             outputs = features.detach().to(centred) @ head_weight.T + bias.to(centred)
-        if outputs is not None:
-            if outputs.shape != (len(features), num_classes):
-                raise DataError(f"outputs must have shape {(len(features), num_classes)}, got {tuple(outputs.shape)}")
-            disagree = nearest_mean_disagrees(features, outputs, means).double()
-            share_of = torch.ones_like(disagree) if weights is None else weights.detach().to(disagree)
-            nc4 = float((disagree * share_of).sum() / share_of.sum())
+        nc4 = None if outputs is None else _nc4(features, outputs, means, weights)
     return NeuralCollapse(
-        nc1=float(nc1),
-        nc2_equinorm=float(norms.std(correction=0) / norms.mean()),
-        nc2_equiangular=float(angles.abs().mean()) if directed else None,
+        nc1=_nc1(gram, share, centred, rounding),
+        nc2_equinorm=float(lengths.std(correction=0) / lengths.mean()),
+        nc2_equiangular=_nc2_equiangular(centred, lengths) if bool((lengths > rounding).all()) else None,
         nc3=nc3,
         nc4=nc4,
     )
 
 
+def _nc1(gram: Gram, share: Tensor, centred: Tensor, rounding: Tensor) -> float:
+    num_classes = len(share)
+    covariance = gram.block("features", "features", centered=True)
+    within = covariance - (centred.T * share) @ centred  # Σ_W = Σ_T - Σ_c π_c (μ_c - μ_G)(μ_c - μ_G)ᵀ
+    left, singular, _ = torch.linalg.svd(centred.T / num_classes**0.5, full_matrices=False)
+    largest = float(singular[0])
+    distinct = singular > max(default_cut(gram.eps("features"), largest, largest), float(rounding.square().mean().sqrt()))
+    if not bool(distinct.any()):
+        raise DataError("all class means are the same, up to their rounding, so neural collapse is undefined")
+    left, singular = left[:, distinct], singular[distinct]
+    spread = (left.T @ within * left.T).sum(1).clamp_min(0)  # a variance, which only rounding makes negative
+    return float((spread / singular.square()).sum() / num_classes)
+
+
+def _nc2_equiangular(centred: Tensor, lengths: Tensor) -> float:
+    num_classes = len(centred)
+    cosines = (centred @ centred.T) / torch.outer(lengths, lengths)
+    pairs = torch.triu_indices(num_classes, num_classes, offset=1, device=cosines.device)
+    return float((cosines[pairs[0], pairs[1]] + 1 / (num_classes - 1)).abs().mean())
+
+
+def _nc4(features: Tensor, outputs: Tensor, means: Tensor, weights: Tensor | None) -> float:
+    if outputs.shape != (len(features), len(means)):
+        raise DataError(f"outputs must have shape {(len(features), len(means))}, got {tuple(outputs.shape)}")
+    disagree = nearest_mean_disagrees(features, outputs, means).double()
+    share = torch.ones_like(disagree) if weights is None else weights.detach().to(disagree)
+    return float((disagree * share).sum() / share.sum())
+
+
 def holds_labels(gram: Gram) -> bool:
-    """Whether the targets have exactly one entry of one in every row: squares that sum to the same, and no products."""
+    """Whether every row of the targets is one-hot: then their second moment is the diagonal matrix of their means."""
     if gram.widths.get("targets", 0) < 2:
         return False
     second, mean = gram.block("targets", "targets"), gram.mean("targets")
@@ -150,10 +158,10 @@ def holds_labels(gram: Gram) -> bool:
 
 
 def class_means(gram: Gram) -> tuple[Tensor, Tensor, Tensor]:
-    """Share (C,), mean (C, p) and mean minus overall mean (C, p) of every class, from a Gram with one-hot targets.
+    """Share of samples (C,), mean (C, p), and mean minus overall mean (C, p) of every class, from a Gram with one-hot targets.
 
     Raises:
-        DataError: a class without samples, named.
+        DataError: a class without samples; the error names it.
     """
     share = gram.mean("targets")
     empty = (share <= 0).nonzero().flatten().tolist()
@@ -168,9 +176,9 @@ def class_means(gram: Gram) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rounding_of_means(gram: Gram, share: Tensor) -> Tensor:
-    """(C,) how far rounding of the features may have moved the mean of each class.
+    """(C,) estimate of how far rounding of the features has moved the mean of each class.
 
-    A sample is moved by at most eps/2 times its length, and in a mean over samples that differ this averages out.
+    Rounding moves a sample by at most eps/2 times its length, and the mean over n different samples by a factor √n less.
     """
     spread = gram.block("features", "features", centered=True).diagonal().sum()
     rms = (spread.clamp_min(0) + gram.mean("features").square().sum()).sqrt()

@@ -1,10 +1,9 @@
-"""How large the parameters are and how far they have gone from the start."""
+"""The norm of the parameters and their distance from the start of training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from ..errors import DataError, NonFiniteError
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """Of the parameters that one module owns: ‖θ‖² and ‖θ - θ₀‖² (None without a start)."""
+    """‖θ‖² and ‖θ - θ₀‖² of the parameters that one module owns; the second is None without a start."""
 
     squared_norm: float
     squared_distance: float | None
@@ -25,9 +24,9 @@ class ParameterNorm:
     """‖θ‖²_F and ‖θ - θ₀‖²_F of a network and of each of its layers.
 
     Attributes:
-        squared_norm: over all parameters; tied ones count once.
-        squared_distance: from the start, or None.
-        layers: dotted name of the module that owns the parameters -> the same for it.
+        squared_norm: ‖θ‖² over all parameters; tied parameters count once.
+        squared_distance: ‖θ - θ₀‖²; None without a start.
+        layers: the same for each module that owns parameters, by its dotted name.
     """
 
     squared_norm: float
@@ -43,29 +42,25 @@ class ParameterNorm:
         rows = [row(name, layer.squared_norm, layer.squared_distance) for name, layer in self.layers.items()]
         return "\n".join([head, *rows, row("all", self.squared_norm, self.squared_distance)])
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
-
 
 def parameter_norm(model: nn.Module, start: nn.Module | Mapping[str, Tensor] | None = None) -> ParameterNorm:
-    """Squared Frobenius norm of the parameters, and of what training changed in them; buffers do not count.
+    """Squared Frobenius norm of the parameters, and of their change since the start; buffers do not count.
 
     Args:
-        model: the network; DataParallel, DDP, FSDP2 and torch.compile around it do not matter (with FSDP, call it on all
+        model: the network. It may be wrapped in DataParallel, DDP, FSDP2 or torch.compile (with FSDP, call this function on all
             processes).
-        start: the network as it was at the start, or its ``state_dict()``.
+        start: the network at its start, or its ``state_dict()``.
 
     Raises:
-        DataError: no parameters, or names and shapes that differ from the start's.
-        NonFiniteError: NaN or infinity, with the parameter's name.
+        DataError: no parameters, or names or shapes that differ from those of the start.
+        NonFiniteError: NaN or infinity; the error names the parameter.
 
     Example:
         >>> import torch
         >>> layer = torch.nn.Linear(2, 1)
         >>> _ = torch.nn.init.constant_(layer.weight, 3.0), torch.nn.init.constant_(layer.bias, 1.0)
-        >>> found = parameter_norm(layer, start={"weight": torch.zeros(1, 2), "bias": torch.ones(1)})
-        >>> found.squared_norm, found.squared_distance
+        >>> norm = parameter_norm(layer, start={"weight": torch.zeros(1, 2), "bias": torch.ones(1)})
+        >>> norm.squared_norm, norm.squared_distance
         (19.0, 18.0)
     """
     now = _by_inner_name(dict(model.named_parameters()))

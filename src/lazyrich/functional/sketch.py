@@ -1,4 +1,4 @@
-"""Features brought to fewer columns by a random projection, and D_LR of them with the error that this makes."""
+"""A random projection of features to fewer columns, and D_LR of the projected features with the error of the projection."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ SKETCH_BLOCKS, SKETCH_BUCKETS = 8, 256
 class Sketch:
     """A seeded sparse random projection R with E[R Rᵀ] = I (Kane & Nelson, J. ACM 61, 2014).
 
-    Each of ``blocks`` blocks of columns is a projection of its own: every feature goes to one bucket of the block with a
-    random sign. The blocks are independent, so products between different blocks estimate without bias, and their spread
-    tells the error.
+    Its columns are ``SKETCH_BLOCKS`` blocks of ``SKETCH_BUCKETS`` buckets. In each block, every feature is added to one bucket
+    with a random sign. The blocks are independent projections. So products of different blocks are unbiased estimates, and
+    their spread measures the error.
+
+    Args:
+        width: number of features.
+        seed: of the buckets and signs.
     """
 
     def __init__(self, width: int, *, seed: int = 0) -> None:
@@ -26,44 +30,48 @@ class Sketch:
         self.sign = torch.randint(2, shape, generator=generator, dtype=torch.int8) * 2 - 1
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(n, width) -> (n, blocks · buckets)."""
+        """Project (n, width) features to (n, blocks · buckets)."""
         self.bucket, self.sign = self.bucket.to(x.device), self.sign.to(x.device)
-        found = x.new_zeros(len(x), SKETCH_BLOCKS, SKETCH_BUCKETS)
+        projected = x.new_zeros(len(x), SKETCH_BLOCKS, SKETCH_BUCKETS)
         for block in range(SKETCH_BLOCKS):
-            found[:, block].scatter_add_(1, self.bucket[block].expand(len(x), -1), x * self.sign[block])
-        return found.flatten(1) / SKETCH_BLOCKS**0.5
+            projected[:, block].scatter_add_(1, self.bucket[block].expand(len(x), -1), x * self.sign[block])
+        return projected.flatten(1) / SKETCH_BLOCKS**0.5
 
 
 def unprojected_norm(covariance: Tensor) -> Tensor:
-    """‖S_c‖_F² without what the projection adds to it: blocks of it are independent, so E⟨K_a, K_b⟩ = ‖K‖² for a ≠ b."""
+    """‖S_c‖_F² without the bias of the projection: its blocks are independent, so E⟨K_a, K_b⟩ = ‖K‖² for a ≠ b."""
     pairs = _block_pairs(covariance)
     return (pairs.sum() - pairs.trace()) * SKETCH_BLOCKS / (SKETCH_BLOCKS - 1)
 
 
 def unprojected_low_rank(gram: Gram, span: Span, strength: Tensor, reference_norm: Tensor) -> tuple[float, float]:
-    """D_LR and its standard error from the projection alone: the jackknife over the projection's blocks.
+    """D_LR, and the standard error that comes from the projection only, by the jackknife over the projection's blocks.
 
-    ``strength`` and ``reference_norm`` are of the reference kernel in the basis of the span.
+    Args:
+        gram: holds the projected features and the outputs.
+        span: of the outputs.
+        strength: (r,) roots of the reference kernel's eigenvalues in the basis of the span.
+        reference_norm: norm of the centred reference kernel.
     """
     pairs = _block_pairs(gram.block("features", "features", centered=True))
     loadings = gram.block("features", "outputs", centered=True) @ span.to_basis * strength
     shares = loadings.square().sum(1).reshape(SKETCH_BLOCKS, -1).sum(1)  # of the numerator
 
-    def kept(blocks: Tensor) -> Tensor:
+    def alignment(blocks: Tensor) -> Tensor:
+        """1 - D_LR from some of the blocks."""
         count = int(blocks.sum())
         chosen = pairs[blocks][:, blocks]
         norm2 = (chosen.sum() - chosen.trace()) * SKETCH_BLOCKS**2 / (count * (count - 1))
         return shares[blocks].sum() * SKETCH_BLOCKS / count / (norm2.sqrt() * reference_norm)
 
-    everything = torch.ones(SKETCH_BLOCKS, dtype=torch.bool, device=pairs.device)
-    without = torch.stack(
-        [kept(everything & (torch.arange(SKETCH_BLOCKS, device=pairs.device) != b)) for b in range(SKETCH_BLOCKS)]
-    )
+    every = torch.ones(SKETCH_BLOCKS, dtype=torch.bool, device=pairs.device)
+    index = torch.arange(SKETCH_BLOCKS, device=pairs.device)
+    without = torch.stack([alignment(every & (index != block)) for block in range(SKETCH_BLOCKS)])
     spread = (SKETCH_BLOCKS - 1) / SKETCH_BLOCKS * (without - without.mean()).square().sum()
-    return float(1 - kept(everything)), float(spread.sqrt())
+    return float(1 - alignment(every)), float(spread.sqrt())
 
 
 def _block_pairs(covariance: Tensor) -> Tensor:
-    """(blocks, blocks) squared norms of the parts of S_c."""
+    """(blocks, blocks) squared norms of the parts of S_c that belong to two blocks."""
     size = len(covariance) // SKETCH_BLOCKS
     return covariance.square().reshape(SKETCH_BLOCKS, size, SKETCH_BLOCKS, size).sum((1, 3))

@@ -1,4 +1,4 @@
-"""The span of a set of functions (the outputs, the targets), from a Gram: singular values, rank, orthonormal basis."""
+"""The span of a block of functions (outputs or targets) from a Gram: singular values, rank, orthonormal basis."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ..gram.accumulator import Accumulator
 from ..gram.checks import LARGEST
 from .eigen import eigh
 
-# The default cut, in units of the activations' rounding; `benchmarks/accuracy/rank_cut.py` measures what it must separate.
+# The default cut, in units of the activations' rounding. `benchmarks/accuracy/rank_cut.py` measures what it must separate.
 ROUNDING_FACTOR = 50.0
 HALF_ROUNDING_FACTOR = 4.0
-GRAM_FLOOR = 1e-7  # float64 products resolve singular values to the root of their own rounding
+GRAM_FLOOR = 1e-7  # products in float64 resolve singular values only down to the root of their own rounding
 
 
 @dataclass(frozen=True)
 class Span:
-    """Ĥ = span{f₁ … f_C}, uncentred, in L²(q).
+    """The span Ĥ = span{f₁ … f_C} of uncentred functions in L²(q).
 
     Attributes:
-        singular_values: (C,) of the sample matrix over √n, descending, all of them.
-        rank: how many are kept.
-        to_basis: (C, r); ``f @ to_basis`` are functions orthonormal over the samples that span Ĥ.
-        basis_mean: (r,) ⟨1|g_k⟩ of those functions; its squared length is how much of the constant function Ĥ holds.
-        basis_covariance: (r, r) covariance of those functions, QP_ĤQ in their coordinates.
+        singular_values: (C,) of the sample matrix, divided by √n, descending; all of them.
+        rank: r, the number of singular values above the cut.
+        to_basis: (C, r); the functions ``f @ to_basis`` are orthonormal over the samples and span Ĥ.
+        basis_mean: (r,) ⟨1|g_k⟩ of these functions; its squared length is the share of the constant function that lies in Ĥ.
+        basis_covariance: (r, r) covariance of these functions: QP_ĤQ in their coordinates.
     """
 
     singular_values: Tensor
@@ -40,14 +40,14 @@ class Span:
 
 @dataclass(frozen=True)
 class Directions:
-    """Singular value decomposition of a block of functions, of which spans are cut.
+    """Singular value decomposition of a block of functions, from which spans are cut.
 
     Attributes:
-        singular_values: (C,) of the sample matrix over √n, descending.
-        right: (C, C) right singular vectors, a row each.
+        singular_values: (C,) of the sample matrix, divided by √n, descending.
+        right: (C, C) right singular vectors, one per row.
         means: (C,) mean of the functions along the left singular vectors.
-        covariance: (C, C) of the functions.
-        rounding: singular values at or under this are rounding.
+        covariance: (C, C) covariance of the functions.
+        rounding: the default cut; singular values up to this one are rounding.
     """
 
     singular_values: Tensor
@@ -57,9 +57,13 @@ class Directions:
     rounding: float
 
     def span(self, rtol: float | None = None) -> Span:
-        """The span without the directions that are rounding, or that lie under ``rtol`` × the largest."""
+        """The span of the directions above the default cut, or above ``rtol`` × the largest singular value.
+
+        Raises:
+            ValueError: ``rtol`` is outside [0, 1).
+        """
         if rtol is not None and not 0 <= rtol < 1:
-            raise ValueError(f"rtol is relative to the largest singular value, 0 ≤ rtol < 1, got {rtol}")
+            raise ValueError(f"rtol is relative to the largest singular value and must satisfy 0 ≤ rtol < 1, got {rtol}")
         cut = self.rounding if rtol is None else max(rtol, GRAM_FLOOR) * float(self.singular_values[0])
         rank = int((self.singular_values > cut).sum())
         to_basis = self.right[:rank].T / self.singular_values[:rank]
@@ -67,21 +71,27 @@ class Directions:
 
 
 def default_cut(eps: float, rms: float, largest: float) -> float:
-    """Singular values at or under this are rounding of the activations, not functions."""
+    """The largest singular value that is attributed to rounding of the activations.
+
+    Args:
+        eps: rounding unit of the activations.
+        rms: their root mean square.
+        largest: the largest singular value.
+    """
     factor = HALF_ROUNDING_FACTOR if eps > 1e-5 else ROUNDING_FACTOR
     return max(factor * eps * rms, GRAM_FLOOR * largest)
 
 
 def span_of(gram: Gram, name: str, rtol: float | None = None) -> Span:
-    """The span of a block of functions."""
+    """The span of a block of functions; see :meth:`Directions.span`."""
     return directions_of(gram, name).span(rtol)
 
 
 def directions_of(gram: Gram, name: str) -> Directions:
     """Singular value decomposition of a block of functions.
 
-    The factor ``[sqrt(B_c); m]`` of the uncentred ``B = B_c + m mᵀ`` is decomposed instead of B, so that a large mean
-    does not drown what varies.
+    It decomposes the factor ``[sqrt(B_c); m]`` of ``B = B_c + m mᵀ`` instead of B, so that a large mean does not drown the
+    variation.
     """
     return gram.reading(f"directions of {name}", lambda: _decomposed(gram, name))
 
@@ -93,15 +103,20 @@ def _decomposed(gram: Gram, name: str) -> Directions:
     left, singular, right = torch.linalg.svd(factor, full_matrices=False)
     largest = float(singular[0])
     if largest == 0:
-        raise DegenerateError(f"{name} are constant over the samples (all zero): they span nothing")
-    columns = gram.num_outputs if name == "outputs" else len(singular)  # compressed outputs stand for more
+        raise DegenerateError(f"{name} are constant over the samples (all zero), so they span nothing")
+    columns = gram.num_outputs if name == "outputs" else len(singular)  # compressed outputs represent more columns
     rms = largest * float(((singular / largest).square().sum() / columns).sqrt())
     return Directions(singular, right, left[-1], covariance, default_cut(gram.eps(name), rms, largest))
 
 
 def varies(sums: Accumulator, name: str) -> bool:
-    """Whether any column of a block differs between samples by more than its own rounding."""
+    """Whether any column of a block varies over the samples by more than its own rounding.
+
+    Raises:
+        DataError: the variation is so small that its powers underflow.
+    """
     variance = sums.block(name, name, centered=True).diagonal().clamp_min(0)
     if 0 < float(variance.max()) < LARGEST**-2:
-        raise DataError(f"{name} vary by {float(variance.max()) ** 0.5:.1e}, and powers of that vanish; multiply them first")
+        spread = float(variance.max()) ** 0.5
+        raise DataError(f"{name} vary by {spread:.1e}, so powers of them underflow; multiply them by a constant first")
     return bool((variance.sqrt() > sums.eps(name) * sums.mean(name).abs()).any())

@@ -1,9 +1,8 @@
-"""α-ReQ: how fast the eigenvalues of the feature covariance decay."""
+"""α-ReQ: the exponent of the decay of the feature covariance's eigenvalues."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,17 +12,17 @@ from ..gram import Gram
 from .effective_rank import varying
 from .eigen import eigenvalues
 
-LEAST_RANKS = 5
+LEAST_RANKS = 5  # of a fit
 
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """λ_i ∝ i^-α, with what is needed to judge the fit.
+    """The law λ_i ∝ i^-α, with the range and the quality of its fit.
 
     Attributes:
-        alpha: the exponent; ``float(law)`` gives it.
-        first, last: the ranks that were fitted, counted from 1, both included.
-        r_squared: share of the variance of log λ that the line explains, 1 for an exact power law.
+        alpha: the exponent α, also ``float(law)``.
+        first, last: the first and the last rank of the fit, counted from 1.
+        r_squared: share of the variance of log λ that the fit explains; 1 for an exact power law.
     """
 
     alpha: float
@@ -37,32 +36,28 @@ class PowerLaw:
     def __str__(self) -> str:
         return f"α = {self.alpha:.3f} over ranks {self.first} to {self.last}, R² = {self.r_squared:.3f}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
-
 
 def alpha_req(features: Tensor | Gram, *, fit_range: tuple[int, int] | None = None, weights: Tensor | None = None) -> PowerLaw:
-    """Spectral exponent α of α-ReQ: least squares of log λ_i on log i, eigenvalues of the centred covariance.
+    """α-ReQ: the exponent α from the least-squares fit of log λ_i on log i, with λ_i the eigenvalues of the centred covariance.
 
-    Every rank has the weight 1/i, so that each octave of ranks counts the same (as Stringer et al. 2019 fit it).
+    Rank i has the weight 1/i, so that each octave of ranks counts the same, as in Stringer et al. (2019).
 
     Args:
-        features: (n, p), or a :class:`~lazyrich.Gram`. They are not changed.
-        fit_range: first and last rank of the fit, from 1, both included. By default from 11 (1 where the rank is under 50) to
-            half the numerical rank, for the end of a sample spectrum bends down whatever the law.
+        features: (n, p), or a :class:`~lazyrich.Gram`.
+        fit_range: first and last rank of the fit, counted from 1. By default the fit starts at rank 11 (at 1 if the numerical
+            rank is below 50) and ends at half the numerical rank, because the end of every sample spectrum bends down.
         weights: (n,) not negative.
 
     Raises:
         DataError: fewer than five ranks to fit.
-        ValueError: a range that is not inside 1 … numerical rank.
-        DegenerateError, NonFiniteError: as :func:`effective_rank`.
+        ValueError: a range outside 1 … numerical rank.
+        DegenerateError, NonFiniteError: as for :func:`effective_rank`.
 
     Reference:
         Agrawal, Mondal, Ghosh & Richards, NeurIPS 2022.
 
     Example:
-        Singular values 1/i are eigenvalues 1/i², an exponent of 2:
+        Singular values 1/i give eigenvalues 1/i², so the exponent is 2:
 
         >>> import torch
         >>> basis = torch.linalg.qr(torch.randn(200, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
@@ -76,7 +71,7 @@ def alpha_req(features: Tensor | Gram, *, fit_range: tuple[int, int] | None = No
 
 
 def power_law(values: Tensor, gram: Gram, fit_range: tuple[int, int] | None = None) -> PowerLaw:
-    """The fit to all eigenvalues of the covariance."""
+    """Fit the law to the eigenvalues of the covariance; arguments and errors as for :func:`alpha_req`."""
     rank = int((values > 100 * gram.product_eps * values[0]).sum())
     first, last = fit_range if fit_range is not None else (11 if rank >= 50 else 1, max(rank // 2, min(rank, LEAST_RANKS)))
     if not 1 <= first <= last <= rank:

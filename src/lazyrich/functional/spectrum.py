@@ -1,11 +1,11 @@
-"""The feature spectrum: how strong each feature is, and how much of the target and of the learned function it holds."""
+"""The feature spectrum: the strength of each feature, and its share of the targets and of the learned functions."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -28,17 +28,19 @@ class FeatureSpectrum:
 
     Attributes:
         eigenvalues: (k,) ρ_k of T, uncentred unless ``centered``; values past ``rank`` are rounding.
-        quality: (k,) ⟨e_k|P*|e_k⟩ of each feature with the target space, None without targets; 0 past the rank.
-        utilization: (k,) ⟨e_k|P̂|e_k⟩ with the space of the outputs, None without outputs; 0 past the rank.
-        contributions: (k,) share of each *centred* eigenfunction in 1 - D_LR (all p sum to it), None without outputs.
-        rank: numerical rank of the features; where ``rank_is_bound``, it is at least that.
+        quality: (k,) ⟨e_k|P*|e_k⟩ of each feature with the target space, 0 past the rank; None without targets.
+        utilization: (k,) ⟨e_k|P̂|e_k⟩ of each feature with the space of the outputs, 0 past the rank; None without outputs.
+        contributions: (k,) contribution of each *centred* eigenfunction to 1 - D_LR, which is the sum over all p; None without
+            outputs.
+        rank: numerical rank of the features, or a lower bound of it if ``rank_is_bound``.
         num_features: p.
-        trace: Σρ over all p, whether they are there or not.
-        residual: max_k ‖T v_k - ρ_k v_k‖/ρ₁ of a leading part, the larger of both operators'; None where all p are there.
+        trace: Σρ over all p features, also if only a part of them was computed.
+        residual: max_k ‖T v_k - ρ_k v_k‖/ρ₁ of a leading part, the larger one of the centred and uncentred operators; None for a
+            complete spectrum.
         target_rank, output_rank: dimensions of the two spaces.
-        centered: whether the curves use the centred operator.
-        eigenvectors: (p, at most rank) v_k; the eigenfunctions are e_k(x) = v_kᵀΦ(x)/√ρ_k. Not written to files.
-        mean: (p,) what was subtracted from the features first: their mean if ``centered``, else zero.
+        centered: whether the curves are those of the centred operator.
+        eigenvectors: (p, at most rank) v_k; the eigenfunctions are e_k(x) = v_kᵀΦ(x)/√ρ_k. They are not saved.
+        mean: (p,) the vector that is subtracted from the features first: their mean if ``centered``, else zero.
     """
 
     eigenvalues: Array
@@ -57,32 +59,32 @@ class FeatureSpectrum:
 
     @property
     def whole(self) -> bool:
-        """Whether all p features are there, not only the leading ones."""
+        """Whether the spectrum has all p features, not only the leading ones."""
         return len(self.eigenvalues) == self.num_features
 
     @property
     def rank_is_bound(self) -> bool:
-        """Whether every feature of a leading part is above rounding, so that the rank may be larger."""
+        """Whether every feature of a leading part is above rounding, so that the true rank may be larger."""
         return not self.whole and self.rank == len(self.eigenvalues)
 
     @property
     def relative_eigenvalues(self) -> Array:
-        """(k,) ρ_k/ρ₁: how strong the k-th feature is."""
+        """(k,) ρ_k/ρ₁, the strength of each feature relative to the strongest."""
         return self.eigenvalues / self.eigenvalues[0]
 
     @property
     def cumulative_eigenvalues(self) -> Array:
-        """(k,) Σ_{j≤k} ρ_j/Σρ: how much of all that the features hold lies in the first k, in [0, 1]; exact for a part too."""
+        """(k,) Σ_{j≤k} ρ_j/Σρ, the share of the first k features in the sum of all, in [0, 1]; exact for a leading part too."""
         return np.cumsum(self.eigenvalues) / self.trace
 
     @property
     def cumulative_quality(self) -> Array | None:
-        """(k,) Π*(k): how much of the target space the first k features hold, in [0, 1]."""
+        """(k,) Π*(k), the share of the target space that lies in the span of the first k features, in [0, 1]."""
         return None if self.quality is None or not self.target_rank else np.cumsum(self.quality) / self.target_rank
 
     @property
     def cumulative_utilization(self) -> Array | None:
-        """(k,) Π̂(k): how much of the learned space the first k features hold, in [0, 1]."""
+        """(k,) Π̂(k), the share of the space of the outputs that lies in the span of the first k features, in [0, 1]."""
         if self.utilization is None or not self.output_rank:
             return None
         return np.cumsum(self.utilization) / self.output_rank
@@ -101,14 +103,14 @@ class FeatureSpectrum:
 
     @property
     def part(self) -> str:
-        """What of the spectrum is there, in words; empty where it is all."""
+        """Which part of the spectrum was computed, in words; empty for a complete spectrum."""
         if self.whole:
             return ""
-        held = 100 * self.cumulative_eigenvalues[-1]
-        return f"the leading {len(self.eigenvalues):,} of {self.num_features:,}, which hold {held:.4g} % of the sum of all"
+        share = 100 * self.cumulative_eigenvalues[-1]
+        return f"the leading {len(self.eigenvalues):,} of {self.num_features:,}, which hold {share:.4g} % of the sum of all"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, ready for JSON; without the eigenvectors."""
+        """Plain lists and numbers for JSON, without the eigenvectors."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("eigenvectors", "mean")}
         return {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in values.items()}
 
@@ -117,23 +119,33 @@ class FeatureSpectrum:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            ValueError, TypeError: values of another kind, arrays of unequal lengths.
+            ValueError, TypeError: values of another type, arrays of unequal lengths, fields that are missing or unknown.
         """
-        arrays = ("eigenvalues", "quality", "utilization", "contributions")
-        given: dict[str, Any] = dict(values)
-        for name in arrays:
-            if given.get(name) is not None:
-                given[name] = np.array(given[name], dtype=np.float64)
-                if given[name].ndim != 1 or given[name].shape != given["eigenvalues"].shape or not len(given[name]):
-                    raise ValueError(f"{name} must be a list of numbers, one for each of the eigenvalues")
-        for name in ("rank", "num_features", "target_rank", "output_rank"):
-            if type(given.get(name)) is not int and not (given.get(name) is None and name.endswith("t_rank")):
-                raise TypeError(f"{name} must be a whole number, got {given.get(name)!r}")
-        if given["num_features"] < len(given["eigenvalues"]):
-            raise ValueError(f"num_features is {given['num_features']}, and there are {len(given['eigenvalues'])} eigenvalues")
-        given["trace"] = number("trace", given["trace"])
-        given["residual"] = None if given.get("residual") is None else number("residual", given["residual"])
-        return cls(**given)
+        types = get_type_hints(cls)
+        spectrum = cls(**{name: _read(name, value, types.get(name)) for name, value in values.items()})
+        for name in ("eigenvalues", "quality", "utilization", "contributions"):
+            curve = getattr(spectrum, name)
+            if curve is not None and (curve.ndim != 1 or curve.shape != spectrum.eigenvalues.shape or not len(curve)):
+                raise ValueError(f"{name} must be a list of numbers, one for each of the eigenvalues")
+        count = len(spectrum.eigenvalues)
+        if spectrum.num_features < count:
+            raise ValueError(f"num_features is {spectrum.num_features}, and there are {count} eigenvalues")
+        return spectrum
+
+
+def _read(name: str, value: Any, declared: Any) -> Any:
+    """A value of a file as the type that the field declares."""
+    if value is None and type(None) in get_args(declared):
+        return None
+    if declared in (int, int | None) and type(value) is not int:
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if declared is bool and type(value) is not bool:
+        raise TypeError(f"{name} must be true or false, got {value!r}")
+    if declared in (float, float | None):
+        return number(name, value)
+    if declared in (Array, Array | None):
+        return np.array(value, dtype=np.float64)
+    return value
 
 
 def feature_spectrum(
@@ -151,27 +163,28 @@ def feature_spectrum(
         1 - D_LR = Σ_k ρ_k ⟨e_k|QP̂Q|e_k⟩ / (‖ρ‖₂ ‖QP̂Q‖_F)   with ρ, e of the centred operator
 
     Args:
-        features: (n, p), or a :class:`~lazyrich.Gram`. All p curves need n > p.
-        outputs: (n, C); None leaves utilization and contributions out.
-        targets: (n,) integer class labels, or (n, T) real; None leaves quality out.
-        centered: decompose the covariance instead of the second moment.
-        leading: how many of the strongest features; p or more is all of them. None is all of up to 4,096 features, and the
-            leading 128 of more. A part is found by ``torch.lobpcg`` from a seeded start, to a residual of 10⁻⁸ of ρ₁; its
-            numbers are those of the whole spectrum, cut.
+        features: (n, p), or a :class:`~lazyrich.Gram`. Curves over all p features need n > p.
+        outputs: (n, C) or (n,); without them there are no utilization and contributions.
+        targets: (n,) integer class labels, or (n, T) or (n,) real; without them there is no quality.
+        centered: whether to decompose the covariance instead of the second moment.
+        leading: number of the strongest features to compute. None computes all of them for up to 4,096 features, and the leading
+            128 for more. ``torch.lobpcg`` computes a leading part from a seeded start, to a residual of 10⁻⁸ of ρ₁. Its numbers
+            are those of the complete spectrum.
         weights: (n,) not negative.
 
     Warns:
         ConvergenceWarning: the residual of a leading part is above 10⁻⁸.
 
     Raises:
-        DataError: shapes that do not match, labels out of range, too few samples.
+        DataError: shapes that do not match, labels out of range, fewer than two samples.
         NonFiniteError: NaN or infinity.
+        ValueError: ``leading`` is below 1.
 
     Reference:
         Nam et al., arXiv 2410.04264, section 4.
 
     Example:
-        Two orthogonal features of strength 4 and 1; the target is the weaker, the output the stronger:
+        Two orthogonal features of strength 4 and 1. The target is the weaker one, the output the stronger one:
 
         >>> import torch
         >>> x = torch.tensor([[1., 1], [1, -1], [-1, 1], [-1, -1]], dtype=torch.float64)
@@ -180,30 +193,30 @@ def feature_spectrum(
         ([1.0, 0.25], [0.0, 1.0], [1.0, 1.0])
     """
     gram = as_gram(features, outputs, targets, weights=weights)
-    found = spectrum_of(gram, centered=centered, leading=leading)
-    if text := convergence_note(found):
+    spectrum = spectrum_of(gram, centered=centered, leading=leading)
+    if text := convergence_note(spectrum):
         warnings.warn(text, ConvergenceWarning, stacklevel=2)
-    return found
+    return spectrum
 
 
 def spectrum_of(gram: Gram, *, centered: bool = False, leading: int | None = None) -> FeatureSpectrum:
-    """The spectrum of a Gram's features; arguments as of :func:`feature_spectrum`."""
+    """The spectrum of a Gram's features; arguments as for :func:`feature_spectrum`."""
     operator = covariance = decomposed(gram, centered=True, leading=leading)
     contributions = _contributions(gram, covariance) if "outputs" in gram.widths else None
     if not centered:
-        operator = covariance = replace(covariance, vectors=covariance.vectors.new_empty(0))  # makes room for the others
+        operator = covariance = replace(covariance, vectors=covariance.vectors.new_empty(0))  # frees their memory
         operator = decomposed(gram, centered=False, leading=leading)
     rank = _rank(gram, operator, covariance)
     vectors, roots = operator.vectors[:, :rank], operator.values[:rank].sqrt()  # e_k = v_kᵀΦ/√ρ_k
 
-    def held(name: str) -> tuple[Array, int]:
-        """⟨e_k|P|e_k⟩ of every kept eigenfunction with the span of a block, zeros after."""
+    def shares(name: str) -> tuple[Array, int]:
+        """⟨e_k|P|e_k⟩ of every eigenfunction up to the rank with the span of a block, then zeros; and the rank of the block."""
         span = span_of(gram, name)
         products = vectors.T @ (gram.block("features", name, centered=centered) @ span.to_basis)
         return _padded((products / roots.unsqueeze(1)).square().sum(1), len(operator.values)), span.rank
 
-    quality, target_rank = held("targets") if "targets" in gram.widths else (None, None)
-    utilization, output_rank = held("outputs") if "outputs" in gram.widths else (None, None)
+    quality, target_rank = shares("targets") if "targets" in gram.widths else (None, None)
+    utilization, output_rank = shares("outputs") if "outputs" in gram.widths else (None, None)
     mean = gram.mean("features")
     residuals = [e.residual for e in (operator, covariance) if e.residual is not None]
     return FeatureSpectrum(
@@ -224,21 +237,21 @@ def spectrum_of(gram: Gram, *, centered: bool = False, leading: int | None = Non
 
 
 def convergence_note(spectrum: FeatureSpectrum) -> str | None:
-    """What a reader must know of a leading part that did not come to its tolerance."""
+    """A sentence about a leading part whose residual is above the tolerance, else None."""
     if spectrum.residual is None or spectrum.residual <= TOLERANCE:
         return None
     return (
         f"the leading part of the spectrum did not converge: its residual is {spectrum.residual:.1e} of the largest eigenvalue "
-        f"and should be {TOLERANCE:g}; features of nearly equal strength may be mixed with others"
+        f"and should be {TOLERANCE:g}; features of nearly equal strength may be mixed with one another"
     )
 
 
 def _rank(gram: Gram, operator: Eigen, covariance: Eigen) -> int:
-    """Eigenvalues above the rounding of the products (which are taken about the mean), activations and eigensolver."""
+    """Number of eigenvalues above the rounding of the products (which are taken about the mean), activations and eigensolver."""
     p = gram.widths["features"]
     largest = float(covariance.values[0])
     fourth = (covariance.values / largest).pow(4).sum() if largest else torch.ones(())
-    if not covariance.whole and largest:  # those that are not there are no larger than the last that is
+    if not covariance.whole and largest:  # the remaining eigenvalues are at most as large as the last computed one
         left = covariance.square / largest**2 - (covariance.values / largest).square().sum()
         fourth = fourth + (covariance.values[-1] / largest).square() * left.clamp_min(0)
     schatten = largest * float(fourth) ** 0.25  # ‖S_c‖₄, within p^(1/4) of the largest eigenvalue

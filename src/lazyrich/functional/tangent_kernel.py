@@ -1,10 +1,9 @@
-"""The empirical neural tangent kernel on a subset of inputs, what training changed in it, and how it fits the targets."""
+"""The empirical neural tangent kernel on a subset of inputs, its change in training, and its alignment with the targets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +13,16 @@ from ..errors import DataError, DegenerateError
 from ..model.undisturbed import undisturbed
 from .inputs import target_matrix
 
-_Block = tuple[slice, slice]  # samples, outputs
+_Block = tuple[slice, slice]  # of samples and of outputs
 
 
 @dataclass(frozen=True)
 class TangentKernelChange:
-    """How far the tangent kernel has moved: both are 0 in the lazy limit.
+    """The change of the tangent kernel since the start; both numbers are 0 in the lazy limit.
 
     Attributes:
-        alignment_change: 1 - CKA(K₀, K_t), centred over samples for each output; blind to scale.
-        relative_distance: ‖K_t - K₀‖_F / ‖K₀‖_F; sees scale.
+        alignment_change: 1 - CKA(K₀, K_t), centred over samples for each output; independent of scale.
+        relative_distance: ‖K_t - K₀‖_F / ‖K₀‖_F; depends on scale.
     """
 
     alignment_change: float
@@ -32,33 +31,29 @@ class TangentKernelChange:
     def __str__(self) -> str:
         return f"tangent kernel: 1 - CKA = {self.alignment_change:.4f}, relative distance {self.relative_distance:.4f}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
-
 
 def tangent_kernel(
     model: nn.Module, inputs: Tensor, *, parameters: Sequence[str] | None = None, max_bytes: int = 2**30
 ) -> Tensor:
-    """K[(i,c), (j,d)] = ⟨∂f_c(x_i)/∂θ, ∂f_d(x_j)/∂θ⟩, exact, every pair of outputs with a block of its own.
+    """The exact tangent kernel K[(i,c), (j,d)] = ⟨∂f_c(x_i)/∂θ, ∂f_d(x_j)/∂θ⟩, with a block for every pair of outputs.
 
-    The model runs in evaluation mode and comes back as it was. Jacobians are formed for groups of parameters, and for blocks
-    of samples and outputs where one parameter alone is too large, so that no more than ``max_bytes`` of them is held.
+    The model runs in evaluation mode and is restored afterwards. Jacobians are formed for groups of parameters, or for blocks of
+    samples and outputs if one parameter alone is too large, so that they never take more than ``max_bytes``.
 
     Args:
-        model: maps (m, …) to (m, C) or (m,), each sample on its own.
-        inputs: (m, …), the subset; the kernel has (m·C)² entries.
+        model: maps (m, …) to (m, C) or (m,); the outputs of a sample must not depend on the other samples.
+        inputs: (m, …), a subset of the data; the kernel has (m·C)² entries.
         parameters: dotted names or prefixes of the parameters to differentiate by; None for all that require gradients.
-        max_bytes: bound on the Jacobians held at any time, temporary copies included. The kernel itself and the activations of
-            one sample's C backward passes come on top.
+        max_bytes: bound on the memory of the Jacobians at any time, including temporary copies. The kernel and the activations of
+            one sample's C backward passes are not included.
 
     Returns:
-        (m·C, m·C) float64, sample by sample: entry i·C + c.
+        (m·C, m·C) float64; the index of sample i and output c is i·C + c.
 
     Raises:
         TypeError: inputs that are not a tensor.
         DataError: outputs of another shape, no such parameters.
-        ValueError: ``max_bytes`` does not hold the gradients of the largest parameter; the least that would do is named.
+        ValueError: ``max_bytes`` is too small for two gradients of the largest parameter; the error names the number of bytes.
 
     Reference:
         Jacot, Gabriel & Hongler, NeurIPS 2018.
@@ -77,16 +72,18 @@ def tangent_kernel(
         raise TypeError(f"inputs must be a tensor (m, …), got {type(inputs).__name__}")
     chosen = {name: x.detach() for name, x in model.named_parameters() if _is_chosen(name, x, parameters)}
     if not chosen:
-        raise DataError(f"no parameters to differentiate by: parameters={parameters}, and those that require gradients")
+        raise DataError(
+            f"no parameters to differentiate by: parameters={parameters} selects none of those that require gradients"
+        )
     fastpath = torch.backends.mha.get_fastpath_enabled()
     with undisturbed(model, None, None), sdpa_kernel(SDPBackend.MATH):
         torch.backends.mha.set_fastpath_enabled(False)  # the fused transformer layer has no derivative
         try:
             outputs = model(inputs[:2].clone())
             if not isinstance(outputs, Tensor) or outputs.ndim not in (1, 2) or len(outputs) != len(inputs[:2]):
-                given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+                shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
                 raise DataError(
-                    f"the model must return one row a sample, (m, C) or (m,), got {given} for {len(inputs[:2])} samples"
+                    f"the model must return one row per sample, (m, C) or (m,), got {shape} for {len(inputs[:2])} samples"
                 )
             jacobian = _Jacobian(model, inputs, 1 if outputs.ndim == 1 else outputs.shape[1], max_bytes)
             size = len(inputs) * jacobian.outputs
@@ -100,18 +97,18 @@ def tangent_kernel(
 
 
 def tangent_kernel_change(before: Tensor, after: Tensor, *, num_outputs: int) -> TangentKernelChange:
-    """1 - CKA(K₀, K_t) and ‖K_t - K₀‖_F/‖K₀‖_F of two tangent kernels on the same inputs.
+    """Compare two tangent kernels on the same inputs: 1 - CKA(K₀, K_t) and ‖K_t - K₀‖_F/‖K₀‖_F.
 
     Args:
-        before, after: (m·C, m·C) from :func:`tangent_kernel`.
+        before, after: (m·C, m·C) each, from :func:`tangent_kernel`.
         num_outputs: C; the alignment is centred over samples for each output, (I - 11ᵀ/m) ⊗ I_C.
 
     Raises:
-        DataError: shapes that do not match or are no multiple of C.
-        DegenerateError: a kernel without variation over the samples.
+        DataError: shapes that do not match or are not a multiple of C.
+        DegenerateError: a kernel that does not vary over the samples.
 
     Reference:
-        Fort et al., NeurIPS 2020 (their kernel distance, here centred).
+        Fort et al., NeurIPS 2020; their kernel distance is not centred.
 
     Example:
         >>> import torch
@@ -139,7 +136,7 @@ def tangent_kernel_alignment(kernel: Tensor, targets: Tensor) -> float:
         DegenerateError: constant kernel or targets.
 
     Example:
-        The kernel of the targets themselves:
+        The target kernel is fully aligned with the targets:
 
         >>> import torch
         >>> y = torch.tensor([1.0, -1.0, 3.0])
@@ -167,7 +164,7 @@ def _is_chosen(name: str, x: Tensor, chosen: Sequence[str] | None) -> bool:
 
 
 class _Jacobian:
-    """Rows of the Jacobian for a group of parameters."""
+    """The Jacobian of a model's outputs, in blocks."""
 
     def __init__(self, model: nn.Module, inputs: Tensor, outputs: int, max_bytes: int) -> None:
         self.model, self.inputs, self.outputs, self.max_bytes = model, inputs, outputs, max_bytes
@@ -185,22 +182,21 @@ class _Jacobian:
         step = max(1, min(64, self.max_bytes // (8 * height * columns * item)))
 
         def answer(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
-            given = torch.func.functional_call(self.model, {**fixed, **parameters}, (x.unsqueeze(0),))
-            return given.reshape(-1)[outputs]
+            return torch.func.functional_call(self.model, {**fixed, **parameters}, (x.unsqueeze(0),)).reshape(-1)[outputs]
 
         of_each = torch.func.vmap(torch.func.jacrev(answer), in_dims=(None, 0), randomness="same")
         for start in range(0, len(inputs), step):
-            place = result[start : start + step]
-            found = of_each(group, inputs[start : start + step].clone())  # a copy, for layers may write into it
+            rows = result[start : start + step]
+            gradients = of_each(group, inputs[start : start + step].clone())  # a copy, because layers may write into it
             column = 0
             for name, x in group.items():
-                place[:, :, column : column + x.numel()] = found[name].detach().reshape(*place.shape[:2], -1)
+                rows[:, :, column : column + x.numel()] = gradients[name].detach().reshape(*rows.shape[:2], -1)
                 column += x.numel()
         return result.flatten(0, 1)
 
 
 def _groups(parameters: dict[str, Tensor], rows: int, max_bytes: int) -> Iterator[dict[str, Tensor]]:
-    """Parameters together as long as the Jacobian of all rows fits twice, the rest of the bound being for copies."""
+    """Group parameters such that twice the Jacobian of all rows stays within the bound; the second half is for copies."""
     group: dict[str, Tensor] = {}
     size = 0
     for name, x in parameters.items():
@@ -217,27 +213,27 @@ def _add_products(kernel: Tensor, jacobian: _Jacobian, group: dict[str, Tensor])
     blocks = _blocks(jacobian, sum(x.numel() * x.element_size() for x in group.values()))
     for first, a in enumerate(blocks):
         rows = jacobian.rows(group, a)
-        place = _index(a, jacobian.outputs, kernel.device)
-        kernel[place.unsqueeze(1), place] += (rows @ rows.T).to(kernel)
+        index = _index(a, jacobian.outputs, kernel.device)
+        kernel[index.unsqueeze(1), index] += (rows @ rows.T).to(kernel)
         for b in blocks[first + 1 :]:
             other = _index(b, jacobian.outputs, kernel.device)
             product = (rows @ jacobian.rows(group, b).T).to(kernel)
-            kernel[place.unsqueeze(1), other] += product
-            kernel[other.unsqueeze(1), place] += product.T
+            kernel[index.unsqueeze(1), other] += product
+            kernel[other.unsqueeze(1), index] += product.T
 
 
 def _blocks(jacobian: _Jacobian, row_bytes: int) -> list[_Block]:
-    """All rows in one block if they fit in half the bound, else in blocks of which two do."""
+    """Put all rows in one block if they fit in half the bound, else in blocks of which two fit."""
     samples, outputs = len(jacobian.inputs), jacobian.outputs
     if 2 * samples * outputs * row_bytes <= jacobian.max_bytes:
         return [(slice(0, samples), slice(0, outputs))]
-    held = jacobian.max_bytes // (4 * row_bytes)
-    if held < 1:
+    rows = jacobian.max_bytes // (4 * row_bytes)  # of a block
+    if rows < 1:
         raise ValueError(
             f"max_bytes={jacobian.max_bytes:,} is too little: two gradients of the largest parameter and their copies take "
             f"{4 * row_bytes:,} bytes"
         )
-    high, wide = max(1, held // outputs), min(held, outputs)
+    high, wide = max(1, rows // outputs), min(rows, outputs)
     return [
         (slice(i, min(i + high, samples)), slice(c, min(c + wide, outputs)))
         for i in range(0, samples, high)

@@ -24,11 +24,13 @@ from ..functional.sketch import SKETCH_BLOCKS, SKETCH_BUCKETS
 from ..gram import RETAINED_ROWS
 from ..gram.state import BLOCK_ROWS
 from ..model.batches import first_dimension, is_one_shot, num_batches
-from ..model.capture import MANY_OUTPUTS, Tap, unwrapped
-from ..model.layers import LayerTaps, Pooling
+from ..model.calls import MANY_OUTPUTS
+from ..model.layers import Layers, Pooling
+from ..model.linear import unwrapped
 from ..model.undisturbed import undisturbed
 from .narrow import HELD_BYTES, WIDTH_LIMIT
-from .one_pass import Pass
+from .one_pass import OnePass
+from .sums import LayerSums
 
 
 @dataclass(frozen=True)
@@ -95,25 +97,27 @@ class MeasurementCost:
         if count is None and num_samples is None:
             raise DataError("data has no length: pass num_samples=")
         model = unwrapped(model)
-        taps = None if layers is None else LayerTaps(model, layers, pooling)
+        chosen = None if layers is None else Layers(model, layers, pooling)
         with undisturbed(model, data, None) as device:
-            run = Pass(Tap(model, head), data, device, num_samples, None, None, Processes(False), False)
-            first = next(run.rows("sizes", None if taps is None else taps.hooks), None)
+            one_pass = OnePass(model, data, device, Processes(False), head, num_samples=num_samples)
+            first = next(iter(one_pass.parts("sizes", chosen)), None)
             if first is None:
                 raise DataError("data gave no samples: pass a DataLoader, a list of batches or tensors")
-            inner = {} if taps is None else taps.rows(first.captured, first.batch, run.tap.name)
-        size = first_dimension(first.batch.inputs)
-        available = first_dimension(data) if isinstance(data, (Tensor, tuple)) else (count or 0) * size
+            inner = LayerSums(chosen, one_pass) if chosen is not None else None
+            if inner is not None:
+                inner.add(first)
+        rows = first.rows
+        available = first_dimension(data) if isinstance(data, (Tensor, tuple)) else (count or 0) * rows.batch_samples
         samples = min(n for n in (available, num_samples) if n)
         return measurement_cost(
-            ceil(samples * len(first.features) / size),
-            first.features.shape[1],
-            first.num_outputs,
+            ceil(samples * len(rows.features) / rows.batch_samples),
+            rows.features.shape[1],
+            rows.num_outputs,
             targets=0 if first.targets is None else first.targets.shape[1],
-            layers=[features.shape[1] for features, _ in inner.values()],
+            layers=[] if inner is None else [gram.width for gram in inner.grams.values()],
             processes=processes,
-            positions=run.positions,
-            double=first.features.dtype == torch.float64,
+            positions=rows.positions > 1,
+            double=rows.features.dtype == torch.float64,
         )
 
     @property
