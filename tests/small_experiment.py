@@ -6,7 +6,7 @@ from pathlib import Path
 import killed
 
 from lazyrich.experiments import Claim, Digits, Experiment, Loss, Machine, Mlp, Optimizer, Setup, run_experiment, training
-from lazyrich.experiments.setup import every
+from lazyrich.experiments.setup import regular_steps
 
 
 def setups(preset):
@@ -18,7 +18,7 @@ def setups(preset):
             Optimizer("adam", 3e-3),
             steps,
             64,
-            every(steps // 4, steps),
+            regular_steps(steps // 4, steps),
             trained,
         )
         for name, steps, trained in (("full", 120, "all"), ("last", 80, "last layer"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from small_experiment import SMALL
 
 from lazyrich.experiments import Cluster, Digits, Experiment, Optimizer, sweep_experiment
-from lazyrich.experiments.setup import every
+from lazyrich.experiments.setup import regular_steps
 
 RATES = ("0.001", "0.002", "0.003", "0.004", "0.005", "0.006")
 STEPS, KILLED_AT, CHECKPOINT = 60, 50, 30  # the last checkpoint before it is killed
@@ -66,7 +66,7 @@ def setups(preset):
     full = SMALL.setups(preset)["full"]
     return {
         "full": dataclasses.replace(
-            full, data=LoggedDigits(), optimizer=LoggedAdam(), steps=STEPS, evaluate=every(CHECKPOINT, STEPS)
+            full, data=LoggedDigits(), optimizer=LoggedAdam(), steps=STEPS, evaluate=regular_steps(CHECKPOINT, STEPS)
         )
     }
 

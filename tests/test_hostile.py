@@ -18,7 +18,7 @@ import lazyrich
 from lazyrich import CheckpointError, DataError, Evaluation, Monitor
 from lazyrich.cli.main import main
 from lazyrich.experiments.ingredients import images
-from lazyrich.experiments.runs import RunFolder
+from lazyrich.experiments.run_folder import RunFolder
 from lazyrich.model.checkpoints import load_checkpoint
 from lazyrich.results.series import SeriesFolder
 

@@ -34,7 +34,7 @@ from torch import nn
 import lazyrich
 from lazyrich.errors import CheckpointError, DataError
 from lazyrich.experiments.ingredients.images import _read_cifar, _read_idx  # pyright: ignore[reportPrivateUsage]
-from lazyrich.experiments.runs import RunFolder
+from lazyrich.experiments.run_folder import RunFolder
 from lazyrich.model.checkpoints import load_checkpoint
 from lazyrich.results.series import Evaluation, SeriesFolder
 

@@ -21,8 +21,8 @@ from lazyrich import DataError
 from lazyrich.cli.main import main
 from lazyrich.experiments import EXPERIMENTS, Claim, Digits, Loss, Mlp, Optimizer, Setup
 from lazyrich.experiments.ingredients.seeds import derived
-from lazyrich.experiments.runs import RunFolder
-from lazyrich.experiments.setup import every, log_spaced
+from lazyrich.experiments.run_folder import RunFolder
+from lazyrich.experiments.setup import log_spaced_steps, regular_steps
 from lazyrich.experiments.training import batch_rows
 
 pytestmark = [
@@ -81,8 +81,8 @@ class TestParts:
         assert derived(3, "start") == derived(3, "start")
 
     def test_schedules(self):
-        assert log_spaced(1000, 4) == (0, 1, 10, 100, 1000)
-        assert every(30, 100, also=(5,)) == (0, 5, 30, 60, 90, 100)
+        assert log_spaced_steps(1000, 4) == (0, 1, 10, 100, 1000)
+        assert regular_steps(30, 100, also=(5,)) == (0, 5, 30, 60, 90, 100)
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -225,7 +225,7 @@ class TestInterrupted:
         folder = tmp_path / "runs" / "full" / "seed-0"
         (folder / "done.json").unlink()
         (folder / "checkpoint.pt").write_bytes(b"no checkpoint")
-        with pytest.raises(DataError, match=r"checkpoint\.pt is damaged .*: delete .* to run it anew"):
+        with pytest.raises(DataError, match=r"checkpoint\.pt is damaged .*: delete .* to run it again"):
             run(tmp_path, seeds=1, resume=True)
 
     def test_divergence_is_said(self, tmp_path):

@@ -237,7 +237,7 @@ class TestSweep:
     def test_more_points_and_seeds_are_added(self, tmp_path, log, without_ray):
         out = tmp_path / "out"
         lines = str(sweep(out, rates=("0.003",), seeds=1)).splitlines()
-        assert lines[1] == "everywhere optimizer.rate=0.003"
+        assert lines[1] == "in all runs optimizer.rate=0.003"
         assert lines[3].split()[:2] == ["condition", "seeds"]
         first = numbers(out)
         with pytest.raises(DataError, match="holds runs already: pass resume=True to continue, or another out="):
@@ -262,7 +262,7 @@ class TestSweep:
         assert "is damaged" in str(swept)
 
     def test_two_sweeps_in_one_folder(self, tmp_path, log):
-        with rooms._alone(tmp_path / "out"), pytest.raises(DataError, match="another sweep is at work in .*out: wait until"):
+        with rooms._alone(tmp_path / "out"), pytest.raises(DataError, match="another sweep uses .*out: wait until"):
             sweep(tmp_path / "out")
 
     def test_a_disk_that_is_not_shared(self, tmp_path):
@@ -321,13 +321,13 @@ class TestCommandLine:
         small = SimpleNamespace(
             nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}, {"Alive": False, "Resources": {"CPU": 8.0}}]
         )
-        on_ray._has_room(small, Cluster(cpus_per_run=2))
+        on_ray._check_room(small, Cluster(cpus_per_run=2))
         with pytest.raises(DataError, match="cpus_per_run is 4, and this machine has 2 CPUs"):
-            on_ray._has_room(small, Cluster(cpus_per_run=4))
+            on_ray._check_room(small, Cluster(cpus_per_run=4))
         with pytest.raises(DataError, match="gpus_per_run is 0.5, and this machine has 0 GPUs"):
-            on_ray._has_room(small, Cluster(gpus_per_run=0.5))
+            on_ray._check_room(small, Cluster(gpus_per_run=0.5))
         with pytest.warns(UserWarning, match="cpus_per_run is 4, and no machine of the cluster has more than 2: waiting"):
-            on_ray._has_room(small, Cluster("auto", cpus_per_run=4))
+            on_ray._check_room(small, Cluster("auto", cpus_per_run=4))
 
     def test_a_kill_ends_in_order(self):
         before = signal.getsignal(signal.SIGTERM)
@@ -389,7 +389,8 @@ class TestOnRay:
     def test_nobody_answers(self, address, tmp_path, log, monkeypatch):
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-        import ray
+        with on_ray._environment(Cluster()):  # some of it is read when Ray is imported, which the next tests rely on
+            import ray
 
         monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray itself tries for a quarter of an hour"))
         with pytest.raises(DataError, match="no Ray cluster answers at address='.*; `ray start --head` starts one"):
@@ -406,7 +407,7 @@ class TestOnRay:
         assert list(swept.failed) == [f"optimizer.rate=1e+30, full, seed {seed}" for seed in (0, 1)]
         assert list(swept.lost.values()) == [1]
         (lost,) = swept.lost
-        assert f"taken up again:\n  {lost}\n" in str(swept)
+        assert f"their process or machine was lost:\n  {lost}\n" in str(swept)
         all_steps, last = list(range(1, STEPS + 1)), int(lost[-1])
         for run, processes in trained(log).items():
             if run == (0.003, last):

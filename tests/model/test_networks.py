@@ -61,7 +61,7 @@ def test_the_transformer_answers_as_if_all_tokens_were_computed():
     torch.manual_seed(0)
     model = Transformer(tokens=9, width=16).build(torch.zeros(1, 4), 5)
     tokens = torch.randint(9, (7, 4))
-    x = model.tokens(tokens) + model.places(torch.arange(4))
+    x = model.tokens(tokens) + model.positions(torch.arange(4))
     for block in model.blocks:
         x = block(x, 4)
     torch.testing.assert_close(model(tokens), model.head(model.norm(x))[:, -1])

@@ -1,4 +1,4 @@
-"""Reading back what was written as JSON: a file may be damaged, or not ours, so nothing in it is taken on trust."""
+"""Reading JSON files. A file may be damaged, or written by something else, so every value in it is checked."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ Stored = TypeVar("Stored")
 
 
 def read_json(path: Path) -> Any:
-    """What a file of JSON holds.
+    """The content of a JSON file.
 
     Raises:
-        DataError: it is none; names the file.
-        FileNotFoundError: there is none.
+        DataError: it is not JSON; the message names the file.
+        FileNotFoundError: it does not exist.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # bytes, syntax, numbers of too many digits; brackets without end
+    except (ValueError, RecursionError) as error:  # bytes, syntax, numbers with too many digits; too many nested brackets
         raise DataError(f"{path} is not JSON: {error}") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """What describes a series, a JSON object beside it.
+    """The JSON object that describes the results in its folder.
 
     Raises:
-        DataError: damaged; names the file.
-        FileNotFoundError: there is none.
+        DataError: it is damaged; the message names the file.
+        FileNotFoundError: it does not exist.
     """
     try:
         values = read_json(path)
     except DataError as error:
-        raise DataError(f"{error}; it is damaged: delete its folder to begin anew") from error
+        raise DataError(f"{error}; it is damaged: delete its folder to start over") from error
     if not isinstance(values, dict):
-        raise DataError(f"{path} is damaged: delete its folder to begin anew")
+        raise DataError(f"{path} is damaged: delete its folder to start over")
     return values
 
 
 def number(name: str, value: Any) -> float:
-    """A value that is a number, as float.
+    """A number as float.
 
     Raises:
-        DataError: it is none, or too large for one.
+        DataError: the value is not a number, or too large for a float.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise DataError(f"{name} must be a number, got {value!r:.80}")
@@ -59,8 +59,8 @@ def typed(kind: type[Stored], values: Any) -> Stored:
     """A dataclass of plain values, each of the type that its field declares.
 
     Raises:
-        DataError: another type, or no mapping.
-        TypeError: fields that there are not, or that are missing.
+        DataError: a value has another type, or ``values`` is not a dictionary.
+        TypeError: a field is unknown or missing.
 
     >>> from lazyrich.functional import NeuralCollapse
     >>> typed(NeuralCollapse, {"nc1": 1, "nc2_equinorm": 0.5, "nc2_equiangular": 0.25, "nc3": None}).nc1
@@ -87,7 +87,7 @@ def plain_value(name: str, value: Any, declared: Any) -> Any:
     """A value of a declared type; an integer is also a float.
 
     Raises:
-        DataError: another type, or a number that is too large.
+        DataError: the value has another type, or is too large.
     """
     allowed = _alternatives(declared)
     if value is None and type(None) in allowed:
@@ -97,7 +97,7 @@ def plain_value(name: str, value: Any, declared: Any) -> Any:
     if type(value) not in allowed:
         raise DataError(f"{name} cannot be {value!r:.80}")
     if type(value) is int:
-        number(name, value)  # what is too large for a float cannot be computed with
+        number(name, value)  # raises an error if it is too large for a float
     return value
 
 

@@ -1,4 +1,4 @@
-"""Text on a terminal: foreign names are shown, never obeyed; tables are aligned."""
+"""Text on a terminal: names from outside cannot control it, and tables are aligned."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 def plain(text: str, keep: str = "") -> str:
-    r"""Text in which control characters, and whatever else does not print, are written out.
+    r"""Replace control characters, and other characters that do not print, by their escape sequences.
 
-    An escape sequence in the name of a layer could otherwise recolour, overwrite or retitle the terminal, and a
-    right-to-left override turn one name into another.
+    Otherwise an escape sequence in the name of a layer could change the colour, the content or the title of the terminal, and a
+    right-to-left override could make one name look like another.
 
     >>> plain("layer\x1b[31m.1\n"), plain("a\nb", keep="\n"), plain("σ₁ ≤ 2 · π")
     ('layer\\x1b[31m.1\\n', 'a\nb', 'σ₁ ≤ 2 · π')
@@ -21,7 +21,7 @@ def plain(text: str, keep: str = "") -> str:
 
 
 def ruled(rows: list[list[str]], headings: int = 1) -> list[str]:
-    """Rows of cells as lines, every column as wide as its widest cell, with a rule below the headings.
+    """Rows of cells as lines: each column is as wide as its widest cell, and a rule follows the headings.
 
     >>> print(*ruled([["run", "D_LR"], ["first", "0.5"]]), sep="\\n")
     run    D_LR
@@ -35,7 +35,7 @@ def ruled(rows: list[list[str]], headings: int = 1) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """What follows on a name that there is not: the nearest that there is, or a full stop.
+    """The end of a message about an unknown name: the most similar known name, or a full stop.
 
     >>> did_you_mean("groking", ["grokking", "collapse"]), did_you_mean("x", ["grokking"])
     ('; did you mean grokking?', '.')

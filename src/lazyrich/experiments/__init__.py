@@ -1,4 +1,4 @@
-"""The experiments: each is one file that says what is varied, what must show and what the paper reports."""
+"""The experiments. Each is one file: what it varies, what it should show, and the figures that the paper reports."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from .catalogue import (
 from .experiment import Claim, Experiment, Results, Row
 from .ingredients.data import Data, Digits, Images, ModularArithmetic, Split
 from .ingredients.models import Mlp, ResNet18, Transformer, Vgg16
-from .run import Machine, run_experiment
-from .runs import Run
+from .machine import Machine
+from .run_all import run_experiment
+from .run_folder import Run
 from .setup import Loss, Optimizer, Setup
 from .sweeps.grid import Point
 from .sweeps.on_ray import Cluster

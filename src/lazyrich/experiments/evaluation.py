@@ -1,4 +1,4 @@
-"""Everything that is measured at one moment of training, through the library's own public calls."""
+"""Everything that is measured at one step of a training, through the public functions of the library."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .ingredients.data import Data, Split
 from .setup import Loss, Setup
 
 
-def evaluated(network: nn.Module, start: nn.Module, data: Data, setup: Setup, step: int, fabric: Any) -> Evaluation:
-    """Losses and accuracies on training and test data, D_LR with all its company, and the curves.
+def evaluate_network(network: nn.Module, start: nn.Module, data: Data, setup: Setup, step: int, fabric: Any) -> Evaluation:
+    """Losses and accuracies on training and test data, D_LR and the other measures, and the curves.
 
-    Where features or outputs are constant (a dead network) only losses and accuracies are there.
+    If features or outputs are constant (a dead network), there are only losses and accuracies.
     """
     train, test = (_share(split[: setup.measured], fabric) for split in (data.train, data.test))
     values: dict[str, float] = {}
@@ -40,12 +40,12 @@ def evaluated(network: nn.Module, start: nn.Module, data: Data, setup: Setup, st
         }
         return r.numbers() | first, curves
 
-    found = evaluate(step, measured, noted=(DegenerateError,))
-    return replace(found, values=values | found.values)
+    evaluation = evaluate(step, measured, noted=(DegenerateError,))
+    return replace(evaluation, values=values | evaluation.values)
 
 
 def _share(split: Split, fabric: Any) -> Split:
-    """This process's part; the same number on every process."""
+    """The samples of this process; every process has the same number."""
     each = len(split) // fabric.world_size
     return split if fabric.world_size == 1 else split[slice(fabric.global_rank, each * fabric.world_size, fabric.world_size)]
 

@@ -1,4 +1,4 @@
-"""What an experiment is: conditions, what the paper reports, claims with their rules, pictures."""
+"""What an experiment is: conditions, published figures, claims with their rules, plots."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from .runs import Run
+from .run_folder import Run
 from .setup import Setup
 
 Preset = Literal["quick", "paper"]
 Verdict = Literal["shown", "not shown", "undecided"]
-When = Callable[[Run], int]  # which evaluation of a run
+When = Callable[[Run], int]  # the index of an evaluation of a run
 
 
 def at_the_end(run: Run) -> int:
@@ -24,10 +24,11 @@ def at_the_end(run: Run) -> int:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the final table: a condition at some moment, with the published figures where there are some.
+    """A row of the final table: a condition at one evaluation, with the published figures if there are any.
 
     Attributes:
-        published: measure -> figure, of the paper's own setup.
+        published: measure -> figure, for the setup of the paper.
+        when: the evaluation.
     """
 
     condition: str
@@ -37,13 +38,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence that the runs can bear out or not.
+    """A sentence that the runs support or not.
 
     Attributes:
         text: the claim.
-        rule: when one seed bears it out, in words; written before the run.
-        holds: the rule, for the runs of one seed by condition.
-        beyond: whether it goes beyond what the paper claims: judged alike, listed apart.
+        rule: when one seed supports it, in words; written before the run.
+        holds: the rule as a function of the runs of one seed, condition -> run.
+        beyond: whether the paper does not make this claim. It is judged in the same way and listed separately.
     """
 
     text: str
@@ -52,7 +53,7 @@ class Claim:
     beyond: bool = False
 
     def verdict(self, seeds: list[Mapping[str, Run]]) -> tuple[Verdict, int]:
-        """*shown* if every seed bears it out, *not shown* if fewer than half do, else *undecided*; and how many do."""
+        """*shown* if every seed supports it, *not shown* if fewer than half do, else *undecided*; and how many do."""
         count = sum(bool(self.holds(runs)) for runs in seeds)
         if count == len(seeds):
             return "shown", count
@@ -61,7 +62,11 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """The runs of an experiment: condition -> one run per seed."""
+    """The runs of an experiment.
+
+    Attributes:
+        runs: condition -> one run for each seed.
+    """
 
     runs: Mapping[str, list[Run]]
 
@@ -72,7 +77,7 @@ class Results:
         return [{name: runs[k] for name, runs in self.runs.items()} for k in range(count)]
 
     def values(self, row: Row, measure: str) -> np.ndarray:
-        """(seeds,) one measure in one line of the table."""
+        """(seeds,) one measure in one row of the table."""
         return np.array([run[measure][row.when(run)] for run in self.runs[row.condition]])
 
 
@@ -85,14 +90,15 @@ class Experiment:
 
     Attributes:
         name: as on the command line.
-        question: what it asks, a sentence.
-        varied: what differs between its conditions.
+        question: what it asks, in one sentence.
+        varied: what differs between the conditions.
         setups: preset -> condition -> setup.
-        rows: the lines of the table by their label; None: every condition at its end.
-        columns: measures that its table shows too, by their names.
-        claims: what must be shown.
-        figures: draws the pictures into a folder.
-        remarks: lines to stand under the table.
+        rows: label -> row of the table; None: every condition at its last evaluation.
+        published: condition -> measure -> published figure, if ``rows`` is None.
+        columns: names of the measures that the table shows after those of every experiment.
+        claims: what the experiment should show.
+        figures: draws the figures into a folder.
+        remarks: lines below the table.
     """
 
     name: str
@@ -107,7 +113,7 @@ class Experiment:
     remarks: Callable[[Results], list[str]] = lambda results: []
 
     def table_rows(self, results: Results) -> dict[str, Row]:
-        """The lines of the table."""
+        """The rows of the table, by their labels."""
         if self.rows is not None:
             return self.rows(results)
         return {name: Row(name, self.published.get(name, {})) for name in results.runs}

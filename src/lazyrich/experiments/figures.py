@@ -13,7 +13,7 @@ from ..results.catalogue import entry
 from ..results.curves_panel import draw_curves, draw_moments, evenly, label_curves
 from ..results.drawing import COLOURS, FAINT, INK, as_text, band, heading, new_figure, over_steps, quiet, save_figure
 from .experiment import Results, When, at_the_end
-from .runs import Run
+from .run_folder import Run
 
 DPI = 130
 COLUMNS = 4  # of panels

@@ -1,4 +1,4 @@
-"""What one training run is: data, model, loss, optimizer and when it is looked at; all of it plain values."""
+"""What one training is: data, model, loss, optimizer and the steps at which it is evaluated; all of it plain values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Loss:
     """Cross-entropy, or the squared error against one-hot targets.
 
     Attributes:
-        target_scale: one-hot targets count times this (squared error only).
+        target_scale: factor of the one-hot targets (squared error only).
         weight: factor of the loss.
     """
 
@@ -30,7 +30,7 @@ class Loss:
     weight: float = 1.0
 
     def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the batch, and for the squared error over the outputs."""
+        """The mean over the batch, and for the squared error also over the outputs."""
         if self.name == "cross-entropy":
             return self.weight * nn.functional.cross_entropy(outputs, labels)
         targets = self.target_scale * nn.functional.one_hot(labels, outputs.shape[1])
@@ -39,12 +39,12 @@ class Loss:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """SGD with momentum, Adam or AdamW, and the course of the learning rate.
+    """SGD with momentum, Adam or AdamW, and the schedule of the learning rate.
 
     Attributes:
         weight_decay: L2 for "sgd" and "adam", decoupled for "adamw".
-        warmup: steps over which the rate rises linearly.
-        milestones: steps after which it is multiplied by ``factor``.
+        warmup: number of steps over which the rate rises linearly.
+        milestones: steps after which the rate is multiplied by ``factor``.
     """
 
     name: Literal["sgd", "adam", "adamw"] = "adam"
@@ -62,7 +62,7 @@ class Optimizer:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
     def build(self, network: nn.Module, model: Model) -> torch.optim.Optimizer:
-        """The optimizer over the parameters that are trained, with the rates of the model's parametrization."""
+        """The optimizer of the parameters that require gradients, with the rates of the model's parametrization."""
         groups = [
             {"params": [p for p in parameters if p.requires_grad], "lr": self.rate * factor, "full_rate": self.rate * factor}
             for parameters, factor in rate_factors(network, model.parametrization, model.width_ratio, self.name != "sgd")
@@ -73,7 +73,7 @@ class Optimizer:
         return kind(groups, betas=self.betas, weight_decay=self.weight_decay)
 
     def set_rate(self, optimizer: Any, step: int) -> None:
-        """Sets the learning rate of step ``step`` (from 1), a function of the step alone."""
+        """Set the learning rate of step ``step`` (from 1). It depends on the step only."""
         share = min(1.0, step / self.warmup) if self.warmup else 1.0
         share *= self.factor ** sum(step > milestone for milestone in self.milestones)
         for group in optimizer.param_groups:
@@ -82,14 +82,14 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Setup:
-    """One training run.
+    """One training.
 
     Attributes:
-        evaluate: the steps after which everything is measured; 0 is the start, the last step is always among them.
-        trained: all parameters, or those of the last layer alone.
-        measured: how many training images the measures are taken on (a fixed random sample), and at most how many test images.
+        evaluate: the steps after which everything is measured; 0 is the start, and the last step is added.
+        trained: all parameters, or those of the last layer only.
+        measured: number of training samples that are measured (a fixed random choice), and at most as many test samples.
         extra: measures to take beyond the usual ones, by their names in the catalogue.
-        held_out: also take the quality of the training features on test data (one more pass).
+        held_out: also measure the quality of the training features on test data, which takes one more pass.
     """
 
     data: Images | Digits | ModularArithmetic
@@ -115,7 +115,7 @@ class Setup:
         object.__setattr__(self, "evaluate", tuple(sorted({*self.evaluate, self.steps})))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with the kind of data and model."""
+        """Plain values, with the classes of data and model."""
         return {**asdict(self), "data": _named(self.data), "model": _named(self.model)}
 
 
@@ -123,11 +123,19 @@ def _named(part: Any) -> dict[str, Any]:
     return {"kind": type(part).__name__, **asdict(part)}
 
 
-def log_spaced(steps: int, count: int) -> tuple[int, ...]:
-    """0, 1 and on to ``steps``, about ``count`` of them, each a constant factor after the one before."""
-    return tuple(sorted({0, *np.unique(np.geomspace(1, steps, count).round().astype(int)).tolist()}))
+def log_spaced_steps(last: int, count: int) -> tuple[int, ...]:
+    """0, and about ``count`` steps from 1 to ``last``, a constant factor apart.
+
+    >>> log_spaced_steps(1000, 4)
+    (0, 1, 10, 100, 1000)
+    """
+    return tuple(sorted({0, *np.unique(np.geomspace(1, last, count).round().astype(int)).tolist()}))
 
 
-def every(step: int, steps: int, also: Iterable[int] = ()) -> tuple[int, ...]:
-    """0, ``step``, 2 · ``step`` … up to ``steps``, and what else is named."""
-    return tuple(sorted({*range(0, steps + 1, step), steps, *also}))
+def regular_steps(interval: int, last: int, also: Iterable[int] = ()) -> tuple[int, ...]:
+    """0 and every multiple of ``interval`` up to ``last``, ``last`` itself, and the steps in ``also``.
+
+    >>> regular_steps(30, 100, also=(5,))
+    (0, 5, 30, 60, 90, 100)
+    """
+    return tuple(sorted({*range(0, last + 1, interval), last, *also}))

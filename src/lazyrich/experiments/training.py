@@ -1,7 +1,7 @@
-"""One training run: seeded, checkpointed, resumed to the same bits.
+"""One training: seeded, with checkpoints, and resumed to the same bits.
 
-All randomness (the network's start, the order of the images, augmentation, dropout) is a function of the seed and the step, and
-the learning rate one of the step, so a checkpoint needs weights, optimizer and step alone.
+All randomness (initialisation, order of the samples, augmentation, dropout) is a function of the seed and the step, and the
+learning rate is a function of the step. Therefore a checkpoint needs only weights, optimizer and step.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from torch import Tensor, nn
 
 from .._support.progress import Bar
 from ..errors import DataError, NonFiniteError
-from .evaluation import evaluated
+from .evaluation import evaluate_network
 from .ingredients.data import Data, Images, augment
 from .ingredients.seeds import derived, generator
-from .runs import RunFolder
+from .run_folder import RunFolder
 from .setup import Setup
 
 CHECKPOINT_SECONDS = 20.0
 
 
 def train(setup: Setup, data: Data, seed: int, folder: RunFolder, fabric: Any, bar: Bar) -> None:
-    """Trains from the start or from the folder's checkpoint until the last step; every evaluation lands in the folder.
+    """Train from the start, or from the checkpoint in the folder, to the last step; write every evaluation to the folder.
 
     Args:
-        data: what ``setup.data`` gives for this seed.
-        fabric: a launched ``lightning.fabric.Fabric``; several processes split every batch among them.
-        bar: told of every step.
+        data: ``setup.data``, loaded with this seed.
+        fabric: a launched ``lightning.fabric.Fabric``; several processes share every batch.
+        bar: counts every step.
 
     Raises:
         DataError: the loss is not finite.
@@ -48,14 +48,14 @@ def train(setup: Setup, data: Data, seed: int, folder: RunFolder, fabric: Any, b
         step = folder.resume(network, optimizer, fabric)
         bar.update(step)
         if step == 0:
-            _look(setup, data, network, start, 0, folder, fabric, bar)
+            _evaluate(setup, data, network, start, 0, folder, fabric, bar)
         saved = time.monotonic()
         while step < setup.steps:
             step += 1
             _step(setup, data, seed, step, model, fabric_optimizer, fabric)
             bar.update()
             if step in setup.evaluate:
-                _look(setup, data, network, start, step, folder, fabric, bar)
+                _evaluate(setup, data, network, start, step, folder, fabric, bar)
             if step in setup.evaluate or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 folder.save(step, network, optimizer, fabric)
                 saved = time.monotonic()
@@ -84,7 +84,7 @@ def _step(setup: Setup, data: Data, seed: int, step: int, model: Any, optimizer:
 
 
 def batch_rows(samples: int, batch_size: int, seed: int, step: int) -> Tensor:
-    """The rows of step ``step`` (from 1): every epoch in an order of its own, without the rest that fills no batch."""
+    """The samples of step ``step`` (from 1). Each epoch has its own order; samples at its end that fill no batch are left out."""
     size = min(batch_size, samples)
     epoch, batch = divmod(step - 1, samples // size)
     return _order(samples, seed, epoch)[batch * size : (batch + 1) * size]
@@ -95,15 +95,15 @@ def _order(samples: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(samples, generator=generator(seed, "order", epoch))
 
 
-def _look(
+def _evaluate(
     setup: Setup, data: Data, network: nn.Module, start: nn.Module, step: int, folder: RunFolder, fabric: Any, bar: Bar
 ) -> None:
     try:
-        found = evaluated(network, start, data, setup, step, fabric)
+        evaluation = evaluate_network(network, start, data, setup, step, fabric)
     except NonFiniteError as error:
         raise DataError(
             f"{folder.name}: training diverged before step {step:,}: {error}. Lower the learning rate {setup.optimizer.rate:g}"
         ) from error
-    folder.add(found, fabric)
-    if "low_rank" in found.values:
-        bar.note(f"D_LR {found.values['low_rank']:.3f}, test {found.values['test_accuracy']:.1%}")
+    folder.add(evaluation, fabric)
+    if "low_rank" in evaluation.values:
+        bar.note(f"D_LR {evaluation.values['low_rank']:.3f}, test {evaluation.values['test_accuracy']:.1%}")

@@ -1,1 +1,1 @@
-"""One file an experiment."""
+"""The experiments, one in each file."""

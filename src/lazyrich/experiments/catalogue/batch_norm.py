@@ -1,4 +1,4 @@
-"""Batch norm: does it make training rich, and is it the statistics of the batch that do?"""
+"""Batch norm: does it make training rich, and do the statistics of the batch do so?"""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..figures import over_time, side_by_side
 from ..ingredients.convnets import NormName
 from ..ingredients.data import Images
 from ..ingredients.models import Vgg16
-from ..setup import Loss, Optimizer, Setup, every
+from ..setup import Loss, Optimizer, Setup, regular_steps
 
 ENTROPY, SQUARED = "cross-entropy", "squared loss"
 CONDITIONS: dict[str, tuple[NormName, ...]] = {
     ENTROPY: ("batch", "none", "frozen batch", "layer", "group"),
     SQUARED: ("batch", "none"),
 }
-RATE, BATCH_NORM_RATE = 0.01, 0.05  # without the statistics of the batch, the usual rate is too high
+RATE, BATCH_NORM_RATE = 0.01, 0.05  # without the statistics of the batch the usual rate is too high
 
 
 def label(norm: NormName, loss: str) -> str:
@@ -30,9 +30,10 @@ SLOW = f"{label('batch', ENTROPY)}, rate {RATE}"
 
 
 def setups(preset: Preset) -> dict[str, Setup]:
-    """VGG16 with each normalisation under cross-entropy; with and without batch norm also under squared loss.
+    """VGG16 with each normalisation and cross-entropy; with and without batch norm also with the squared loss.
 
-    Batch norm has the rate that is usual for it, all else a smaller one; so has batch norm once, to tell the two apart.
+    Batch norm has its usual learning rate, and the others a smaller one. One more condition has batch norm with the smaller rate,
+    which separates the two effects.
     """
     quick = preset == "quick"
     images, width, batch, epochs = (5_000, 8, 128, 6) if quick else (50_000, 64, 128, 200)
@@ -49,20 +50,20 @@ def setups(preset: Preset) -> dict[str, Setup]:
             ),
             steps=steps,
             batch_size=batch,
-            evaluate=tuple(steps * k // 4 for k in range(4)) if quick else every(steps // 10, steps),
+            evaluate=tuple(steps * k // 4 for k in range(4)) if quick else regular_steps(steps // 10, steps),
             measured=2_000 if quick else 10_000,
         )
 
-    found = {
+    conditions = {
         label(norm, loss): setup(norm, loss, BATCH_NORM_RATE if norm == "batch" else RATE)
         for loss, norms in CONDITIONS.items()
         for norm in norms
     }
-    return found | {SLOW: setup("batch", ENTROPY, RATE)}
+    return conditions | {SLOW: setup("batch", ENTROPY, RATE)}
 
 
 def rows(results: Results) -> dict[str, Row]:
-    """Every condition at its end; with and without batch norm also on the way."""
+    """Every condition at its end; with and without batch norm also after a quarter and after half of the steps."""
     published = {
         label("batch", ENTROPY): {"test_accuracy": 0.720, "low_rank": 0.073},
         label("none", ENTROPY): {"test_accuracy": 0.217, "low_rank": 0.66},
@@ -71,13 +72,13 @@ def rows(results: Results) -> dict[str, Row]:
     for name in (label(norm, loss) for loss in (ENTROPY, SQUARED) for norm in ("batch", "none")):
         steps = results.runs[name][0].steps
         for share in (0.25, 0.5):
-            place = int(np.abs(steps - share * steps[-1]).argmin())
-            table[f"{name}, step {steps[place]:,}"] = Row(name, {}, lambda run, place=place: place)
+            index = int(np.abs(steps - share * steps[-1]).argmin())
+            table[f"{name}, step {steps[index]:,}"] = Row(name, {}, lambda run, index=index: index)
     return table
 
 
 def figures(results: Results, folder: Path) -> None:
-    """Every condition over time under all references, and the curves with and without batch norm."""
+    """Every condition over time with all references, and the curves with and without batch norm."""
     over_time(results, folder / "over-time.png", measures=("low_rank", "balanced", "output_alignment"))
     pair = (label("batch", ENTROPY), label("none", ENTROPY))
     side_by_side(results, folder / "curves.png", {name: (name, lambda run: -1) for name in pair})

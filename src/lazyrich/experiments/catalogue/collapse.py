@@ -1,4 +1,4 @@
-"""Neural collapse: past zero training error, NC1-NC3 and D_LR fall together."""
+"""Neural collapse: after zero training error, NC1, NC2, NC3 and D_LR fall together."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ..experiment import Claim, Experiment, Preset, Results
 from ..figures import curves_at_moments, over_time
 from ..ingredients.data import Images
 from ..ingredients.models import Mlp, ResNet18
-from ..runs import Run
-from ..setup import Loss, Optimizer, Setup, log_spaced
+from ..run_folder import Run
+from ..setup import Loss, Optimizer, Setup, log_spaced_steps
 
 MNIST, FASHION, CIFAR = "MLP, MNIST", "MLP, Fashion-MNIST", "ResNet18, CIFAR-10"
 COLLAPSE = ("nc1", "nc2_equinorm", "nc2_equiangular", "nc3")
 
 
 def setups(preset: Preset) -> dict[str, Setup]:
-    """Three data sets, squared loss with weight decay, long past the fit."""
+    """Three data sets, squared loss with weight decay, and many more steps than the fit takes."""
     quick = preset == "quick"
 
     def mlp(data: str) -> Setup:
@@ -29,7 +29,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
             loss=Loss("squared"),
             optimizer=Optimizer("adam", 1e-3, weight_decay=1e-5, milestones=(steps // 2, 3 * steps // 4)),
             steps=steps,
-            evaluate=log_spaced(steps, 12),
+            evaluate=log_spaced_steps(steps, 12),
             measured=2_000 if quick else 10_000,
         )
 
@@ -42,20 +42,20 @@ def setups(preset: Preset) -> dict[str, Setup]:
         optimizer=Optimizer("sgd", 0.1, weight_decay=5e-4, milestones=(steps // 2, 3 * steps // 4), warmup=count // batch),
         steps=steps,
         batch_size=batch,
-        evaluate=log_spaced(steps, 10),
+        evaluate=log_spaced_steps(steps, 10),
         measured=1_000 if quick else 10_000,
     )
     return {MNIST: mlp("mnist"), FASHION: mlp("fashion-mnist"), CIFAR: resnet}
 
 
 def together(run: Run, measure: str) -> float:
-    """Rank correlation of a collapse measure and D_LR over the evaluations after the start."""
+    """Rank correlation of a measure of collapse with D_LR over the evaluations after the start."""
     ranks = [np.argsort(np.argsort(run[m][1:])) for m in (measure, "low_rank")]
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def figures(results: Results, folder: Path) -> None:
-    """D_LR and the collapse measures over time, and the curves."""
+    """D_LR and the measures of collapse over time, and the curves."""
     over_time(results, folder / "over-time.png", measures=("low_rank", *COLLAPSE), log_measures=True)
     curves_at_moments(results, folder / "curves.png")
 

@@ -1,4 +1,4 @@
-"""Rich is not better: images that carry their label in one pixel, which is random at test time."""
+"""Rich is not better: one pixel of each training image encodes its label, and is random in the test images."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ..experiment import Claim, Experiment, Preset, Results, at_the_end
 from ..figures import over_time, side_by_side
 from ..ingredients.data import Images
 from ..ingredients.models import Mlp
-from ..setup import Loss, Optimizer, Setup, log_spaced
+from ..setup import Loss, Optimizer, Setup, log_spaced_steps
 
 FULL, LAST = "full training", "last layer only"
-HEIGHT = 1.5  # of the pixel; images are in [0, 1]
+HEIGHT = 1.5  # of the pixel; the others are in [0, 1]
 EPOCHS, BATCH = 20, 128
 
 
 def setups(preset: Preset) -> dict[str, Setup]:
-    """The same network, data and steps; what differs is which parameters are trained."""
+    """The same network, data and steps; the conditions differ in the parameters that are trained."""
     quick = preset == "quick"
     images = 10_000 if quick else 60_000
     steps = EPOCHS * (images // BATCH)
@@ -31,7 +31,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
             optimizer=Optimizer("adam", 1e-3, milestones=() if quick else (steps // 2, 3 * steps // 4)),
             steps=steps,
             batch_size=BATCH,
-            evaluate=log_spaced(steps, 10),
+            evaluate=log_spaced_steps(steps, 10),
             trained="all" if trained == FULL else "last layer",
             measured=10_000,
         )
@@ -40,7 +40,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
 
 
 def figures(results: Results, folder: Path) -> None:
-    """Both networks over time, and their curves side by side."""
+    """Both networks over time, and their curves next to each other."""
     over_time(results, folder / "over-time.png")
     side_by_side(results, folder / "curves.png", {name: (name, at_the_end) for name in (FULL, LAST)})
 

@@ -1,4 +1,4 @@
-"""How features grow: the three curves at log-spaced moments of training."""
+"""How features grow: the three curves at log-spaced steps of training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..experiment import Claim, Experiment, Preset, Results
 from ..figures import curves_at_moments, over_time
 from ..ingredients.data import Images
 from ..ingredients.models import Mlp, ResNet18
-from ..runs import Run
-from ..setup import Loss, Optimizer, Setup, log_spaced
+from ..run_folder import Run
+from ..setup import Loss, Optimizer, Setup, log_spaced_steps
 
 MNIST, CIFAR, RESNET = "MLP, MNIST", "MLP, CIFAR-10", "ResNet18, CIFAR-10"
 
@@ -19,7 +19,7 @@ MNIST, CIFAR, RESNET = "MLP, MNIST", "MLP, CIFAR-10", "ResNet18, CIFAR-10"
 def setups(preset: Preset) -> dict[str, Setup]:
     """Two data sets for the MLP, and a convolutional network.
 
-    The quick preset has more images of CIFAR-10 than the MLP can learn by heart in its steps; those of MNIST it learns.
+    In the quick preset the MLP cannot memorise all images of CIFAR-10 in its steps; those of MNIST it can.
     """
     quick = preset == "quick"
     test = 2_000 if quick else 10_000
@@ -33,7 +33,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
             loss=Loss("squared"),
             optimizer=Optimizer("adam", 1e-3 if data == "mnist" else 3e-4),
             steps=steps,
-            evaluate=log_spaced(steps, 10),
+            evaluate=log_spaced_steps(steps, 10),
             measured=5_000 if quick else 10_000,
             held_out=True,
         )
@@ -47,7 +47,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
         optimizer=Optimizer("sgd", 0.1, weight_decay=5e-4, milestones=(steps // 2, 3 * steps // 4), warmup=count // batch),
         steps=steps,
         batch_size=batch,
-        evaluate=log_spaced(steps, 7),
+        evaluate=log_spaced_steps(steps, 7),
         measured=1_000 if quick else 10_000,
         held_out=True,
     )
@@ -55,13 +55,13 @@ def setups(preset: Preset) -> dict[str, Setup]:
 
 
 def in_use(run: Run) -> int:
-    """How many features it takes to hold 95 % of the learned functions, at the end."""
+    """How many features hold 95 % of the learned functions, at the end."""
     curve = run.curves(-1)["utilization"]
     return int((curve < 0.95 * curve[-1]).sum()) + 1
 
 
 def strong_first(run: Run) -> bool:
-    """Whether, at the end, the ten strongest features hold more of the targets each than the next ten."""
+    """Whether, at the end, the ten strongest features hold more of the targets than the next ten."""
     quality = run.curves(-1)["quality"]
     return float(quality[9]) > float(quality[19] - quality[9])
 

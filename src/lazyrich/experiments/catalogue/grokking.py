@@ -1,4 +1,4 @@
-"""Grokking: D_LR falls as a transformer goes from memorising modular addition to computing it, and uses no labels."""
+"""Grokking: D_LR, which uses no labels, falls when a transformer changes from memorising modular addition to computing it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ..experiment import Claim, Experiment, Preset, Results, Row
 from ..figures import curves_at_moments, over_time
 from ..ingredients.data import ModularArithmetic
 from ..ingredients.models import Transformer
-from ..runs import Run
-from ..setup import Loss, Optimizer, Setup, every
+from ..run_folder import Run
+from ..setup import Loss, Optimizer, Setup, regular_steps
 
 SQUARED, ENTROPY = "squared loss", "cross-entropy"
 
 
 def setups(preset: Preset) -> dict[str, Setup]:
-    """Arithmetic modulo a prime, the two losses.
+    """Arithmetic modulo a prime, with two losses.
 
-    The quick preset subtracts: of a sum, a quarter of the test pairs can be answered by swapping a memorised one. The rate falls
-    at the end, for training leaves its solution now and then and comes back.
+    The quick preset subtracts, because a quarter of the sums can be answered from a memorised pair in the other order. The
+    learning rate falls at the end, because training leaves its solution from time to time.
     """
     quick = preset == "quick"
     data = ModularArithmetic(53, 0.6, "subtraction") if quick else ModularArithmetic(97, 0.5, "addition")
@@ -36,7 +36,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
             ),
             steps=steps,
             batch_size=256 if quick else 512,
-            evaluate=every(100 if quick else 250, steps, also=(1, 10, 50, *range(150, 1_000, 50))),
+            evaluate=regular_steps(100 if quick else 250, steps, also=(1, 10, 50, *range(150, 1_000, 50))),
             measured=10_000,
         )
 
@@ -44,26 +44,26 @@ def setups(preset: Preset) -> dict[str, Setup]:
 
 
 def memorised(run: Run) -> int:
-    """The evaluation with the highest D_LR from when the training set is half learnt until it is learnt."""
-    half, learnt = run.first("train_accuracy", 0.5), run.first("train_accuracy", 0.99)
-    first, last = max(half, 0), (len(run.steps) if learnt < 0 else learnt + 1)
+    """The evaluation with the highest D_LR while the training accuracy goes from 50 % to 99 %."""
+    half, fitted = run.first("train_accuracy", 0.5), run.first("train_accuracy", 0.99)
+    first, last = max(half, 0), (len(run.steps) if fitted < 0 else fitted + 1)
     return first + int(np.nanargmax(run["low_rank"][first:last]))
 
 
 def begins_to_fall(run: Run) -> int:
-    """Step at which D_LR has gone a tenth of its way down from its highest value while memorising to its last."""
+    """Step at which D_LR has fallen by a tenth of the distance from its highest value while memorising to its last value."""
     values, top = run["low_rank"], memorised(run)
-    line = values[top] - 0.1 * (values[top] - values[-1])
-    return int(run.steps[top + int((values[top:] <= line).argmax())])
+    level = values[top] - 0.1 * (values[top] - values[-1])
+    return int(run.steps[top + int((values[top:] <= level).argmax())])
 
 
 def begins_to_rise(run: Run) -> int:
-    """Step at which test accuracy has gone a tenth of its way up."""
+    """Step at which the test accuracy has reached a tenth of its last value."""
     return int(run.steps[run.first("test_accuracy", 0.1 * run.last("test_accuracy"))])
 
 
 def rows(results: Results) -> dict[str, Row]:
-    """Each loss before and after, and the three references over time for the first seed's moments."""
+    """Each loss when the training set is memorised and at the end, and at four more steps, which the first seed determines."""
     before, after = {"test_accuracy": 0.052, "low_rank": 0.51}, {"test_accuracy": 0.998, "low_rank": 0.11}
     table: dict[str, Row] = {
         f"{SQUARED}, memorised": Row(SQUARED, before, memorised),
@@ -74,8 +74,8 @@ def rows(results: Results) -> dict[str, Row]:
     steps = results.runs[SQUARED][0].steps
     for condition in (SQUARED, ENTROPY):
         for share in (0.1, 0.25, 0.5, 0.75):
-            place = int(np.abs(steps - share * steps[-1]).argmin())
-            table[f"{condition}, step {steps[place]:,}"] = Row(condition, {}, lambda run, place=place: place)
+            index = int(np.abs(steps - share * steps[-1]).argmin())
+            table[f"{condition}, step {steps[index]:,}"] = Row(condition, {}, lambda run, index=index: index)
     return table
 
 
@@ -92,7 +92,7 @@ def remarks(results: Results) -> list[str]:
 
 
 def figures(results: Results, folder: Path) -> None:
-    """The references over time under both losses, and the curves as they change."""
+    """The references over time with both losses, and the curves at several steps."""
     over_time(results, folder / "over-time.png", measures=("low_rank", "balanced", "output_alignment"))
     curves_at_moments(results, folder / "curves.png")
 

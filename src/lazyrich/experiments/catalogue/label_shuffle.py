@@ -1,4 +1,4 @@
-"""Richness is independent of performance: shuffled labels leave nothing to learn, and the network is rich all the same."""
+"""Richness is independent of performance: with shuffled labels there is nothing to learn, and the network is rich as well."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ..experiment import Claim, Experiment, Preset, Results
 from ..figures import over_factor, over_time
 from ..ingredients.data import Images
 from ..ingredients.models import ResNet18
-from ..setup import Loss, Optimizer, Setup, every
+from ..setup import Loss, Optimizer, Setup, regular_steps
 
 SHARES = {"labels as they are": 0.0, "half shuffled": 0.5, "all shuffled": 1.0}
 
 
 def setups(preset: Preset) -> dict[str, Setup]:
-    """The share of shuffled training labels; long enough to fit them all."""
+    """Shares of shuffled training labels, with enough steps to fit all of them."""
     quick = preset == "quick"
     images, width, batch, epochs = (1_000, 8, 50, 40) if quick else (50_000, 64, 128, 200)
     steps = images // batch * epochs
@@ -27,7 +27,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
             optimizer=Optimizer("sgd", 0.1, weight_decay=5e-4, milestones=(steps // 2, 3 * steps // 4), warmup=images // batch),
             steps=steps,
             batch_size=batch,
-            evaluate=every(steps // 5, steps),
+            evaluate=regular_steps(steps // 5, steps),
             measured=1_000 if quick else 10_000,
         )
 

@@ -11,14 +11,14 @@ from ..experiment import Claim, Experiment, Preset, Results
 from ..figures import over_factor, over_time
 from ..ingredients.data import Images
 from ..ingredients.models import ResNet18
-from ..runs import Run
-from ..setup import Loss, Optimizer, Setup, every
+from ..run_folder import Run
+from ..setup import Loss, Optimizer, Setup, regular_steps
 
 QUICK_RATES, PAPER_RATES = (0.002, 0.01, 0.05, 0.2, 1.0), (0.005, 0.05, 0.2)
 
 
 def setups(preset: Preset) -> dict[str, Setup]:
-    """The learning rate of SGD, all else as is usual; in the quick preset on CIFAR-10 and over a wider range."""
+    """Learning rates of SGD; everything else is as usual. The quick preset uses CIFAR-10 and a wider range."""
     quick = preset == "quick"
     images, width, batch, epochs = (2_000, 8, 50, 20) if quick else (50_000, 64, 128, 200)
     steps = images // batch * epochs
@@ -32,7 +32,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
             optimizer=Optimizer("sgd", rate, weight_decay=5e-4, milestones=milestones, warmup=images // batch),
             steps=steps,
             batch_size=batch,
-            evaluate=every(steps // 4, steps),
+            evaluate=regular_steps(steps // 4, steps),
             measured=4_000 if quick else 10_000,
         )
 
@@ -40,7 +40,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
 
 
 def inner_and_near(s: Mapping[str, Run]) -> bool:
-    """Whether the richest and the best rate are the same or neighbours, and neither is the lowest or the highest."""
+    """Whether the richest and the best rate are the same or neighbours, and neither is the lowest or the highest rate."""
     names = sorted(s, key=lambda name: float(name.split()[1]))
     richest = int(np.argmin([s[name].last("low_rank") for name in names]))
     best = int(np.argmax([s[name].last("test_accuracy") for name in names]))

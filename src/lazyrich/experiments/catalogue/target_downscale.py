@@ -1,4 +1,4 @@
-"""Target downscaling: fitting f to y/α is lazier as α grows; which measure follows?"""
+"""Target downscaling: training is lazier the larger α is, if f is fitted to y/α. Which measures show it?"""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ..experiment import Claim, Experiment, Preset, Results, Row
 from ..figures import over_factor, over_time
 from ..ingredients.data import Images
 from ..ingredients.models import Mlp
-from ..runs import Run
-from ..setup import Loss, Optimizer, Setup, every
+from ..run_folder import Run
+from ..setup import Loss, Optimizer, Setup, regular_steps
 
 ALPHAS = {"α = 1": 1.0, "α = 2": 2.0, "α = 4": 4.0, "α = 8": 8.0}
-TARGET = 30.0  # height of the one-hot targets at α = 1
+TARGET = 30.0  # of the one-hot targets at α = 1
 
 
 def setups(preset: Preset) -> dict[str, Setup]:
-    """The MNIST set-up in which grokking is known: large initial weights, few images, small weight decay.
+    """The setup on MNIST that is known for grokking: large initial weights, few images, small weight decay.
 
-    In the quick preset the decay is five times as strong, for it has fewer steps to work.
+    In the quick preset the decay is five times as strong, because there are fewer steps.
     """
     quick = preset == "quick"
     steps = 6_000 if quick else 50_000
@@ -32,7 +32,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
             loss=Loss("squared", target_scale=TARGET / alpha),
             optimizer=Optimizer("adam", 1e-3, weight_decay=5e-4 if quick else 1e-4),
             steps=steps,
-            evaluate=every(500 if quick else 2_000, steps, also=(50, 100, 150, 200, 250, 300, 400)),
+            evaluate=regular_steps(500 if quick else 2_000, steps, also=(50, 100, 150, 200, 250, 300, 400)),
             measured=1_000,
         )
 
@@ -45,19 +45,19 @@ def fitted(run: Run) -> int:
 
 
 def rows(results: Results) -> dict[str, Row]:
-    """Each α when the training set is first fitted, and at the end."""
+    """Each α when the training set is fitted for the first time, and at the end."""
     first = {f"{name}, first fitted": Row(name, {}, fitted) for name in results.runs}
     return first | {f"{name}, at the end": Row(name) for name in results.runs}
 
 
 def grows(s: Mapping[str, Run], measure: str) -> bool:
-    """Whether a measure grows from each α to the next, when the training set is first fitted."""
+    """Whether a measure grows from each α to the next, when the training set is fitted for the first time."""
     values = [s[name][measure][fitted(s[name])] for name in ALPHAS]
     return all(a < b for a, b in pairwise(values))
 
 
 def figures(results: Results, folder: Path) -> None:
-    """The measures over α when first fitted and at the end, and each run over time."""
+    """The measures over α, when the training set is fitted for the first time and at the end, and each run over time."""
     measures = ("low_rank", "balanced", "s_init", "parameter_norm", "nc1", "test_accuracy")
     over_factor(results, folder / "first-fitted.png", {"": ALPHAS}, "α", measures, when=fitted)
     over_factor(results, folder / "at-the-end.png", {"": ALPHAS}, "α", measures)

@@ -1,4 +1,4 @@
-"""The size of the training set: how D_LR and the three curves move with it."""
+"""The size of the training set: how D_LR and the three curves change with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..experiment import Claim, Experiment, Preset, Results, at_the_end
 from ..figures import over_factor, side_by_side
 from ..ingredients.data import Images
 from ..ingredients.models import ResNet18, Vgg16
-from ..runs import Run
+from ..run_folder import Run
 from ..setup import Loss, Optimizer, Setup
 
 NETWORKS = ("VGG16", "ResNet18")
@@ -20,7 +20,7 @@ QUICK_SIZES, PAPER_SIZES = (250, 750, 2_000), (1_000, 5_000, 20_000, 50_000)
 def setups(preset: Preset) -> dict[str, Setup]:
     """Two networks, two data sets, several sizes; the same number of steps for all sizes.
 
-    A VGG16 as narrow as that of the quick preset takes a smaller rate, more steps and no dropout to move at all.
+    The narrow VGG16 of the quick preset has a smaller rate, more steps and no dropout, because otherwise it does not train.
     """
     quick = preset == "quick"
 

@@ -1,4 +1,4 @@
-"""Weight decay: measures that look at weights or at the start call it richer where D_LR and the curves hardly move."""
+"""Weight decay: measures of the weights or of the distance from the start change with it, and D_LR and the curves hardly do."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ..experiment import Claim, Experiment, Preset, Results
 from ..figures import over_factor, over_time
 from ..ingredients.data import Images
 from ..ingredients.models import Mlp, ResNet18
-from ..runs import Run
-from ..setup import Loss, Optimizer, Setup, log_spaced
+from ..run_folder import Run
+from ..setup import Loss, Optimizer, Setup, log_spaced_steps
 
 MLP = {"MLP, decay 0": 0.0, "MLP, decay 1e-5": 1e-5, "MLP, decay 1e-4": 1e-4, "MLP, decay 1e-3": 1e-3}
 RESNET = {"ResNet18, decay 0": 0.0, "ResNet18, decay 5e-4": 5e-4, "ResNet18, decay 2e-3": 2e-3}
@@ -29,7 +29,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
             loss=Loss("squared"),
             optimizer=Optimizer("adam", 1e-3, weight_decay=decay),
             steps=steps,
-            evaluate=log_spaced(steps, 8),
+            evaluate=log_spaced_steps(steps, 8),
             measured=2_000 if quick else 10_000,
         )
 
@@ -57,7 +57,7 @@ def span(s: Mapping[str, Run], conditions: Mapping[str, float], measure: str) ->
 
 
 def figures(results: Results, folder: Path) -> None:
-    """All measures side by side over weight decay, and the runs over time."""
+    """All measures over weight decay, and the runs over time."""
     over_factor(results, folder / "over-decay.png", {"MLP, MNIST": MLP, "ResNet18, CIFAR-10": RESNET}, "weight decay", MEASURES)
     over_time(results, folder / "over-time.png", list(MLP), measures=("low_rank", "s_init"))
 

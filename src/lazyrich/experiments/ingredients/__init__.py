@@ -1,1 +1,1 @@
-"""What experiments are made of: data, networks, parametrizations, seeds."""
+"""The parts of the experiments: data, networks, parametrizations, seeds."""

@@ -1,4 +1,4 @@
-"""ResNet18 and VGG16 for images of 32 × 32, at any width and with any normalisation."""
+"""ResNet18 and VGG16 for images of 32 × 32 pixels, of any width and with any normalisation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ NormName = Literal["batch", "none", "frozen batch", "layer", "group"]
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose statistics stay those of the first training batch: the same start, no coupling within batches."""
+    """Batch norm with the statistics of the first training batch: the same start, but samples of a batch do not interact."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, momentum=None)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The affine map that the first batch fixed."""
+        """The affine map with the statistics of the first training batch."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             raise TypeError("frozen batch norm needs its statistics: track_running_stats=True")
         if self.training and self.num_batches_tracked == 0:
@@ -30,7 +30,7 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 
 
 def norm_layer(name: NormName, channels: int) -> nn.Module:
-    """The normalisation of that name for maps of ``channels``; group norm has groups of up to 16 channels."""
+    """The normalisation of this name for maps of ``channels``; group norm has groups of up to 16 channels."""
     if name == "batch":
         return nn.BatchNorm2d(channels)
     if name == "frozen batch":
@@ -45,7 +45,7 @@ def norm_layer(name: NormName, channels: int) -> nn.Module:
 
 
 class _Block(nn.Module):
-    """Two 3 × 3 convolutions beside a shortcut."""
+    """Two 3 × 3 convolutions, added to a shortcut."""
 
     def __init__(self, inner: int, outer: int, stride: int, norm: NormName) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def vgg16(channels: int, outputs: int, width: int, norm: NormName, dropout: floa
 
 
 def _he(model: nn.Module) -> nn.Module:
-    """He initialisation of everything before the head, which keeps PyTorch's; without it a deep net without norms never moves."""
+    """He initialisation of all layers before the head, because a deep network without norms does not train without it."""
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d) or (isinstance(layer, nn.Linear) and name != "head"):
             mode = "fan_out" if isinstance(layer, nn.Conv2d) else "fan_in"

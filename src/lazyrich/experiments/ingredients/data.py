@@ -1,4 +1,4 @@
-"""What the experiments train on: images, scikit-learn's digits, modular arithmetic; all of it in memory as one tensor."""
+"""The data of the experiments: images, scikit-learn's digits, modular arithmetic; each set is one tensor in memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Split:
         return Split(self.inputs[rows], self.labels[rows])
 
     def to(self, device: torch.device) -> Split:
-        """The same on another device."""
+        """The same samples on another device."""
         return Split(self.inputs.to(device), self.labels.to(device))
 
 
@@ -50,13 +50,13 @@ class Images:
     """Images of a published data set.
 
     Attributes:
-        name: "mnist", "fashion-mnist", "cifar10" or "cifar100". The first two are in [0, 1]; CIFAR's channels are standardised by
-            the training images.
-        train, test: how many images of each, drawn by the seed; None takes all.
+        name: "mnist", "fashion-mnist", "cifar10" or "cifar100". Pixels of the first two are in [0, 1]; the channels of CIFAR are
+            standardised with the mean and the standard deviation of the training images.
+        train, test: number of images, which the seed chooses; None takes all.
         shuffled: share of the training labels that are permuted among themselves.
-        encoded: where not 0, the label is written into the training images, as the height of one of the first ten
-            pixels; in the test images the pixel is a random one.
-        augmented: whether training batches are shifted by up to 4 pixels, flipped and rotated by up to 15°.
+        encoded: if not 0, the label of a training image is written into it: this is the value of the pixel whose index is the
+            label. In a test image the index is random.
+        augmented: whether training batches are shifted by up to 4 pixels, flipped, and rotated by up to 15°.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Images:
     augmented: bool = False
 
     def load(self, seed: int, root: Path) -> Data:
-        """Reads the files below ``root`` and draws what the seed decides."""
+        """Read the files in ``root``, and choose images and random labels by the seed."""
         train_images, train_labels, test_images, test_labels = _raw(self.name, root)
         train = self._drawn(train_images, train_labels, self.train, seed, "train")
         test = self._drawn(test_images, test_labels, self.test, seed, "test")
@@ -84,13 +84,13 @@ class Images:
 
     def _drawn(self, images: np.ndarray, labels: np.ndarray, count: int | None, seed: int, part: str) -> Split:
         if count is not None and not 0 < count <= len(labels):
-            raise DataError(f"{self.name} has {len(labels):,} images to {part}, and {count:,} are asked for")
+            raise DataError(f"{self.name} has {len(labels):,} images to {part}, got {part}={count:,}")
         rows = torch.randperm(len(labels), generator=generator(seed, self.name, part))[:count].numpy()
         return Split(torch.from_numpy(images[rows]).float() / 255, torch.from_numpy(labels[rows]))
 
     def _written(self, split: Split, values: Tensor) -> Split:
         if split.inputs.shape[1:] != (1, 28, 28):
-            raise DataError(f"labels are written into grey images of 28 × 28 pixels, and {self.name} is of another kind")
+            raise DataError(f"encoded={self.encoded:g} needs grey images of 28 × 28 pixels; those of {self.name} are not")
         inputs = split.inputs.clone()
         inputs[torch.arange(len(values)), 0, 0, values] = self.encoded
         return replace(split, inputs=inputs)
@@ -98,16 +98,16 @@ class Images:
 
 @dataclass(frozen=True)
 class Digits:
-    """scikit-learn's 1,797 digits of 8 × 8 pixels; no file is needed."""
+    """scikit-learn's 1,797 digits of 8 × 8 pixels; needs no file."""
 
     def load(self, seed: int, root: Path) -> Data:
-        """Four fifths to train on, drawn by the seed."""
+        """Four fifths for training, which the seed chooses, and the rest for testing."""
         raw = needs("sklearn.datasets", "experiments").load_digits()
         images = torch.from_numpy(raw.images).float()[:, None] / 16
         labels = torch.from_numpy(raw.target).long()
         order = torch.randperm(len(labels), generator=generator(seed, "digits"))
-        whole = Split(images, labels)
-        return Data(whole[order[:1437]], whole[order[1437:]], 10)
+        samples = Split(images, labels)
+        return Data(samples[order[:1437]], samples[order[1437:]], 10)
 
 
 _OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -119,11 +119,11 @@ _OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class ModularArithmetic:
-    """All pairs (a, b) modulo a prime, as tokens a, operation, b, "="; the label is the result.
+    """All pairs (a, b) modulo a prime, as four tokens: a, the operation, b, "="; the label is the result.
 
     Attributes:
-        prime: the modulus; tokens are the numbers below it, then the operation, then "=".
-        fraction: share of the pairs to train on.
+        prime: the modulus. The tokens are the numbers below it, then the operation, then "=".
+        fraction: share of the pairs that are training data.
     """
 
     prime: int
@@ -135,26 +135,26 @@ class ModularArithmetic:
             raise ValueError(f"prime must be at least 2 and fraction between 0 and 1, got {self.prime} and {self.fraction}")
 
     def load(self, seed: int, root: Path) -> Data:
-        """All pairs, dealt to training and test by the seed."""
+        """All pairs; the seed chooses which are training data and which are test data."""
         if self.operation not in _OPERATIONS:
             raise DataError(f"operation must be one of {', '.join(_OPERATIONS)}, got {self.operation!r}")
         a, b = torch.meshgrid(torch.arange(self.prime), torch.arange(self.prime), indexing="ij")
         a, b = a.flatten(), b.flatten()
         signs = torch.tensor([self.prime, self.prime + 1]).expand(len(a), 2)
         tokens = torch.stack([a, signs[:, 0], b, signs[:, 1]], dim=1)
-        whole = Split(tokens, _OPERATIONS[self.operation](a, b) % self.prime)
-        order = torch.randperm(len(whole), generator=generator(seed, "pairs"))
-        cut = math.floor(self.fraction * len(whole))
-        return Data(whole[order[:cut]], whole[order[cut:]], self.prime)
+        pairs = Split(tokens, _OPERATIONS[self.operation](a, b) % self.prime)
+        order = torch.randperm(len(pairs), generator=generator(seed, "pairs"))
+        count = math.floor(self.fraction * len(pairs))
+        return Data(pairs[order[:count]], pairs[order[count:]], self.prime)
 
 
 def augment(images: Tensor, seed: int) -> Tensor:
-    """Images (n, c, h, w) shifted by up to 4 pixels, flipped and rotated by up to 15°, all in one resampling on their device."""
+    """Shift images (n, c, h, w) by up to 4 pixels, flip and rotate them by up to 15°, in one resampling on their device."""
     n, size = len(images), images.shape[-1]
     draws = torch.rand(4, n, generator=torch.Generator().manual_seed(seed)).to(images.device)
     angle = (draws[0] * 2 - 1) * math.radians(15)
     flip = torch.where(draws[1] < 0.5, -1.0, 1.0)
-    shift = ((draws[2:] * 9).floor() - 4) * 2 / size  # whole pixels, in units of half an image
+    shift = ((draws[2:] * 9).floor() - 4) * 2 / size  # integer numbers of pixels, in units of half an image
     rotation = torch.stack([angle.cos() * flip, -angle.sin(), shift[0], angle.sin() * flip, angle.cos(), shift[1]], dim=1)
     grid = torch.nn.functional.affine_grid(rotation.view(n, 2, 3), list(images.shape), align_corners=False)
     return torch.nn.functional.grid_sample(images, grid.to(images.dtype), align_corners=False)
@@ -171,5 +171,5 @@ def _permuted(labels: Tensor, share: float, draws: torch.Generator) -> Tensor:
 
 @lru_cache(maxsize=2)
 def _raw(name: str, root: Path) -> Arrays:
-    """Kept, for the conditions and seeds of an experiment draw from the same files."""
+    """The arrays, cached because the conditions and seeds of an experiment use the same files."""
     return read_images(name, root)

@@ -1,4 +1,4 @@
-"""Image data on disk: IDX files and CIFAR's Python batches, as they are published; downloaded where they are missing."""
+"""Image data on disk: IDX files and CIFAR's Python batches, as they are published. Missing files are downloaded."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # training image
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from and how it lies on disk.
+    """Where a data set is on the web and on disk.
 
     Attributes:
-        folder: below the data folder.
-        files: the files that are read, training before test.
-        address: what stands before a file's name on the web.
-        checksums: of what is downloaded: a compressed file each, or one archive.
+        folder: its folder in the data folder.
+        files: the files to read, training before test.
+        address: the part of the web address before the name of a file.
+        checksums: file to download -> checksum; a compressed file for each of ``files``, or one archive.
     """
 
     folder: str
@@ -70,20 +70,20 @@ SOURCES = {
 }  # fmt: skip
 
 
-def data_folder(given: str | os.PathLike[str] | None = None) -> Path:
-    """The folder given, else the one that ``LAZYRICH_DATA`` names, else the user's cache."""
-    if given is not None:
-        return Path(given)
+def data_folder(folder: str | os.PathLike[str] | None = None) -> Path:
+    """This folder; by default the one that ``LAZYRICH_DATA`` names, else the user's cache."""
+    if folder is not None:
+        return Path(folder)
     if os.environ.get("LAZYRICH_DATA"):
         return Path(os.environ["LAZYRICH_DATA"])
     return Path(needs("pooch", "experiments").os_cache("lazyrich"))
 
 
 def read_images(name: str, root: Path) -> Arrays:
-    """Images (n, channels, height, width) as bytes and labels (n,) as integers, of the training and of the test set.
+    """Images (n, channels, height, width) as bytes and labels (n,) as integers, of the training set and of the test set.
 
     Raises:
-        DataError: no such data set; files missing and not to be had; a file that is damaged; a wrong checksum.
+        DataError: no such data set; files are missing and cannot be downloaded; a file is damaged; a checksum is wrong.
     """
     if name not in SOURCES:
         raise DataError(f"no data set {name!r}; there are: {', '.join(SOURCES)}")
@@ -101,7 +101,7 @@ def read_images(name: str, root: Path) -> Arrays:
     for images, labels in (train, test):
         if len(images) != len(labels) or len(labels) == 0 or labels.max() >= source.num_classes:
             raise DataError(
-                f"{folder}: {len(images)} images and {len(labels)} labels up to {labels.max(initial=0)}, where there are "
+                f"{folder} holds {len(images)} images and {len(labels)} labels up to {labels.max(initial=0)}, and {name} has "
                 f"{source.num_classes} classes; delete the folder to download it again"
             )
     return (*train, *test)
@@ -114,25 +114,25 @@ def _found(folder: Path, file: str) -> Path | None:
 def _download(name: str, source: Source, root: Path) -> None:
     pooch = needs("pooch", "experiments")
     archive = len(source.checksums) == 1
-    place = root if archive else root / source.folder
+    folder = root if archive else root / source.folder
     missing = [file for file in source.files if _found(root / source.folder, file) is None]
     for file, checksum in source.checksums.items():
         if not archive and file.removesuffix(".gz") not in missing:
             continue
         try:
-            path = pooch.retrieve(source.address + file, known_hash=checksum, fname=file, path=place)
+            path = pooch.retrieve(source.address + file, known_hash=checksum, fname=file, path=folder)
             if archive:
                 _unpack(Path(path), [f"{source.folder}/{part}" for part in source.files], root)
         except Exception as error:  # requests, urllib3, the disk and the checksum each raise their own
             raise DataError(
                 f"{name}: {', '.join(missing)} not found in {root / source.folder}, and {source.address}{file} could not be "
-                f"had: {' '.join(str(error).split())[:300]}. Put the files there yourself, or name the folder that holds "
+                f"downloaded: {' '.join(str(error).split())[:300]}. Put the files there yourself, or name the folder that holds "
                 f"{source.folder} with data= or LAZYRICH_DATA"
             ) from error
 
 
 def _unpack(archive: Path, members: list[str], root: Path) -> None:
-    """Writes these files of an archive below ``root`` and no others: whatever it holds, names and links are not its to choose."""
+    """Write these files of an archive to ``root``. Its other names and links are not used, because they are not trusted."""
     with tarfile.open(archive) as tar:
         for name in members:
             content = tar.extractfile(name)
@@ -142,10 +142,10 @@ def _unpack(archive: Path, members: list[str], root: Path) -> None:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """An IDX file of bytes: magic number, sizes, values."""
+    """The values of an IDX file of bytes, which holds a magic number, sizes and values."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            raw = file.read(MOST_BYTES + 1)  # a small compressed file can become any size
+            raw = file.read(MOST_BYTES + 1)  # a small compressed file can expand to any size
         if len(raw) > MOST_BYTES:
             raise _damaged(path, f"it holds more than {MOST_BYTES:,} bytes")
     except (OSError, EOFError, zlib.error) as error:
@@ -153,16 +153,16 @@ def _read_idx(path: Path) -> np.ndarray:
     dimensions = raw[3] if len(raw) > 3 else 0
     header = 4 + 4 * dimensions
     if raw[:3] != b"\x00\x00\x08" or dimensions not in (1, 3) or len(raw) < header:
-        raise _damaged(path, "it does not begin as an IDX file of bytes does")
+        raise _damaged(path, "it does not start as an IDX file of bytes does")
     shape = tuple(int.from_bytes(raw[4 * k : 4 * k + 4], "big") for k in range(1, dimensions + 1))
     if len(raw) - header != np.prod(shape, dtype=np.int64):
-        raise _damaged(path, f"its head announces {shape}, and {len(raw) - header:,} values follow")
+        raise _damaged(path, f"its header announces {shape}, and {len(raw) - header:,} values follow")
     values = np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
     return values if dimensions == 3 else values.astype(np.int64)
 
 
 def _read_cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """One of CIFAR's pickled batches: rows of 3,072 bytes and labels."""
+    """One of CIFAR's pickled batches: images of 3 × 32 × 32 bytes, and labels."""
     try:
         with path.open("rb") as file:
             batch = _CifarUnpickler(file, encoding="bytes").load()
@@ -177,20 +177,20 @@ def _read_cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _CifarUnpickler(pickle.Unpickler):
-    """Admits arrays of bytes and nothing else, for a pickle can run any code that it names.
+    """Unpickle arrays of bytes and nothing else, because a pickle can run any code that it names.
 
-    What it names is not even NumPy's, whose own unpickling trusts the file, but the stand-ins below.
+    The names of NumPy stand for the classes below, because NumPy's own unpickling trusts the file.
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        """Only what a pickled array names."""
+        """The class or function that a pickled array names; no others."""
         if (module, name) == ("_codecs", "encode"):
             return _bytes_of
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return _array
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return _Array if name == "ndarray" else _Kind
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file needs")
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR file needs")
 
 
 class _Kind:
@@ -200,11 +200,11 @@ class _Kind:
         self.name = name
 
     def __setstate__(self, state: Any) -> None:
-        """Byte order and the like, which single bytes do not have."""
+        """Ignore the byte order and similar properties, which single bytes do not have."""
 
 
 class _Array:
-    """Stands for an array: keeps the state that the file gives and turns it into one of bytes."""
+    """Stands for an array: stores the state in the file, and converts it to an array of bytes."""
 
     state: Any = None
 
@@ -212,7 +212,11 @@ class _Array:
         self.state = state
 
     def values(self) -> np.ndarray:
-        """The array, if its state is that of an array of bytes."""
+        """The array of bytes.
+
+        Raises:
+            ValueError: the state is that of another array.
+        """
         _, shape, kind, by_columns, raw = self.state
         if not isinstance(kind, _Kind) or kind.name not in ("u1", b"u1") or not isinstance(raw, bytes):
             raise ValueError("its images are not bytes")
@@ -224,7 +228,7 @@ def _bytes_of(text: str, encoding: str) -> bytes:
 
 
 def _array(*_: Any) -> _Array:
-    """What numpy's ``_reconstruct`` makes before the state is set: an empty array."""
+    """An empty array, as NumPy's ``_reconstruct`` creates it before the state is set."""
     return _Array()
 
 

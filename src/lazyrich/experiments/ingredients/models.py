@@ -1,4 +1,4 @@
-"""The networks of the experiments, each a frozen description with a ``build``; the head is an ``nn.Linear`` called ``head``."""
+"""The networks of the experiments: frozen descriptions with a method ``build``. The head is an ``nn.Linear`` called ``head``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .parametrization import Parametrization, parametrized
 
 @dataclass(frozen=True, kw_only=True)
 class _Described(ABC):
-    """What all have in common.
+    """What all descriptions have in common.
 
     Attributes:
-        output_scale: α: the outputs count times this.
+        output_scale: α, a factor of the outputs.
         parametrization: "standard", "ntk", or "mup" with ``base_width``, the width at which it equals the standard one.
     """
 
@@ -36,11 +36,11 @@ class _Described(ABC):
 
     @property
     def width_ratio(self) -> float:
-        """Width over the width at which learning rates were chosen."""
+        """Width over the width for which the learning rates were chosen."""
         return self.width / self.base_width
 
     def build(self, example: Tensor, outputs: int) -> nn.Module:
-        """A new network for inputs like ``example`` (n, …), drawn from PyTorch's global random state."""
+        """A new network for inputs like ``example`` (n, …), initialised with PyTorch's global random state."""
         model = self._network(example, outputs)
         return parametrized(model, self.parametrization, width_ratio=self.width_ratio, output_scale=self.output_scale)
 
@@ -54,7 +54,7 @@ class Mlp(_Described):
     """A multi-layer perceptron of ``depth`` linear layers.
 
     Attributes:
-        init_scale: s: where given, weights are drawn from N(0, (s/√fan-in)²); None is PyTorch's start.
+        init_scale: s, if weights are initialised from N(0, (s/√fan-in)²); None: PyTorch's initialisation.
     """
 
     width: int = 512
@@ -82,7 +82,7 @@ class ResNet18(_Described):
     """ResNet18 with the stem for small images: 3 × 3, no max-pooling.
 
     Attributes:
-        width: channels of the first stage; features have 8 times as many. 64 is the published network.
+        width: channels of the first stage; there are 8 times as many features. The published network has 64.
         norm: normalisation; the published network has "batch".
     """
 
@@ -99,10 +99,10 @@ class Vgg16(_Described):
     """VGG16: 13 convolutions and a classifier of three layers.
 
     Attributes:
-        width: channels of the first stage; the classifier is 64 times as wide. 64 is the published network.
-        norm: "batch", "none", "layer", "group", or "frozen batch": batch norm whose statistics are those of the first
-            training batch and never change.
-        dropout: probability in the classifier.
+        width: channels of the first stage; the classifier is 64 times as wide. The published network has 64.
+        norm: "batch", "none", "layer", "group", or "frozen batch": batch norm with the statistics of the first training batch,
+            which never change.
+        dropout: its probability in the classifier.
     """
 
     width: int = 64
@@ -116,10 +116,10 @@ class Vgg16(_Described):
 
 @dataclass(frozen=True)
 class Transformer(_Described):
-    """A small pre-norm transformer over tokens that answers at the last one.
+    """A small pre-norm transformer over tokens; its output is taken at the last token.
 
     Attributes:
-        tokens: how many kinds of token there are.
+        tokens: number of different tokens.
     """
 
     tokens: int = field(kw_only=True)
@@ -141,7 +141,7 @@ class _Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, answers: int) -> Tensor:
-        """(n, length, width) -> (n, answers, width): the last tokens, each of which sees all."""
+        """(n, length, width) -> (n, answers, width): the last tokens, each of which attends to all."""
         query, key, value = self.projections(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = nn.functional.scaled_dot_product_attention(query[:, :, -answers:], key, value)
         x = x[:, -answers:] + self.out(mixed.transpose(1, 2).flatten(-2))
@@ -152,17 +152,17 @@ class _Transformer(nn.Module):
     def __init__(self, described: Transformer, length: int, outputs: int) -> None:
         super().__init__()
         width = described.width
-        self.tokens, self.places = nn.Embedding(described.tokens, width), nn.Embedding(length, width)
+        self.tokens, self.positions = nn.Embedding(described.tokens, width), nn.Embedding(length, width)
         nn.init.normal_(self.tokens.weight, std=width**-0.5)
-        nn.init.normal_(self.places.weight, std=width**-0.5)
+        nn.init.normal_(self.positions.weight, std=width**-0.5)
         self.blocks = nn.ModuleList(_Block(width, described.heads) for _ in range(described.depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, outputs)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(n, length) -> (n, outputs)."""
-        x = self.tokens(tokens) + self.places(torch.arange(tokens.shape[1], device=tokens.device))
-        for block in self.blocks:  # only the last token's answer is asked for
+        x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
+        for block in self.blocks:  # of the last block only the output at the last token is needed
             x = block(x, 1 if block is self.blocks[-1] else x.shape[1])
         return self.head(self.norm(x[:, -1]))
 

@@ -12,29 +12,29 @@ Parametrization = Literal["standard", "ntk", "mup"]
 
 
 class Scale(nn.Module):
-    """The weight that a layer uses, as a constant times the parameter that is trained."""
+    """The weight that a layer uses: a constant times the trained parameter."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
         self.factor = factor
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight in use."""
+        """The weight that the layer uses."""
         return weight * self.factor
 
 
 def parametrized(model: nn.Module, kind: Parametrization, *, width_ratio: float = 1.0, output_scale: float = 1.0) -> nn.Module:
-    """Rewrites the linear and convolution layers of ``model`` in place; the last of them is the head.
+    """Reparametrize the linear and convolution layers of ``model`` in place; the last of them is the head.
 
     - "standard": as it was built.
-    - "ntk" (Jacot et al. 2018): parameters of unit variance; the layer uses them times the spread that it was built with, so
-      that the function at the start is the same and features move by O(1/√width).
-    - "mup" (Yang & Hu 2021, table 8 of Yang et al. 2022): the head uses its weight divided by the width ratio; learning rates by
-      :func:`rate_factors`. At width ratio 1 it is the standard one.
+    - "ntk" (Jacot et al. 2018): the parameters have unit variance, and the layer multiplies them by the standard deviation that
+      its weight was built with. The function at initialisation is the same, and features move by O(1/√width).
+    - "mup" (Yang & Hu 2021, table 8 of Yang et al. 2022): the head divides its weight by the width ratio; the learning rates
+      follow from :func:`rate_factors`. At width ratio 1 it is the standard parametrization.
 
     Args:
-        width_ratio: width over the width at which the learning rate was chosen; "mup" only.
-        output_scale: α: the head's weight and bias count times this.
+        width_ratio: width over the width for which the learning rate was chosen; "mup" only.
+        output_scale: α, a factor of the weight and the bias of the head.
 
     Raises:
         ValueError: an unknown parametrization, or a model without such layers.
@@ -49,7 +49,7 @@ def parametrized(model: nn.Module, kind: Parametrization, *, width_ratio: float 
         if kind == "mup" and layer is layers[-1]:
             factor /= width_ratio
             with torch.no_grad():
-                layer.weight.mul_(width_ratio**0.5)  # variance of the size at ratio 1, whatever the width
+                layer.weight.mul_(width_ratio**0.5)  # the variance at ratio 1, for every width
         elif kind == "ntk":
             spread = layer.weight.std().item() if layer.weight.numel() > 1 else 1.0
             factor *= spread
@@ -65,10 +65,11 @@ def parametrized(model: nn.Module, kind: Parametrization, *, width_ratio: float 
 def rate_factors(
     model: nn.Module, kind: Parametrization, width_ratio: float, adaptive: bool
 ) -> list[tuple[list[nn.Parameter], float]]:
-    """Parameters with the factor of their learning rate: all 1, but under "mup" as in table 8 of Yang et al. (2022).
+    """Groups of parameters with the factor of their learning rate: 1, or for "mup" as in table 8 of Yang et al. (2022).
 
     Args:
-        adaptive: for Adam (hidden weights / ratio) or for SGD (input weights, biases and head × ratio).
+        adaptive: whether the optimizer is Adam (rate of hidden weights / ratio) or SGD (rate of input weights, biases and
+            head × ratio).
     """
     if kind != "mup" or width_ratio == 1.0:
         return [([p for p in model.parameters() if p.requires_grad], 1.0)]

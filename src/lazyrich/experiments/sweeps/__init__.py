@@ -1,1 +1,1 @@
-"""An experiment over a grid of settings, on one machine or many."""
+"""An experiment over a grid of settings, on one machine or on several."""

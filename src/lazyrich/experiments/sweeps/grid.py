@@ -1,4 +1,4 @@
-"""The grid of a sweep: fields of a setup by their dotted names, each with the values that it shall take."""
+"""The grid of a sweep: fields of a setup by their dotted names, each with its values."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Point:
     """One point of the grid.
 
     Attributes:
-        values: (dotted name, value), in the order in which they were named; none for a sweep without a grid.
+        values: (dotted name, value), in the order of the grid; empty for a sweep without a grid.
     """
 
     values: tuple[tuple[str, Any], ...]
 
     @property
     def cells(self) -> dict[str, str]:
-        """The values as they would be typed."""
+        """Dotted name -> the value as it would be typed."""
         return {name: shown(value) for name, value in self.values}
 
     def __str__(self) -> str:
@@ -35,14 +35,14 @@ class Point:
 
     @property
     def folder(self) -> str:
-        """The same as the name of one folder: what is awkward in a file's name is a dash."""
+        """A folder name for the point: unusual characters become dashes."""
         return re.sub(r"[^\w.+=,-]", "-", ",".join(f"{name}={value}" for name, value in self.cells.items()))
 
     def applied(self, setup: Setup) -> Setup:
-        """The setup with these values; where ``steps`` changes, it is still looked at after the steps at which it was.
+        """The setup with these values. If only ``steps`` changes, the steps in ``evaluate`` stay, up to the new last step.
 
         Raises:
-            ValueError: a value that the setup does not admit.
+            ValueError: a value is not valid in this setup.
         """
         parts: dict[str, dict[str, Any]] = {}
         for name, value in self.values:
@@ -56,16 +56,16 @@ class Point:
 
 
 def read_grid(words: Sequence[str], setups: Mapping[str, Setup]) -> dict[Point, dict[str, Setup]]:
-    """Every combination of the values, with the setup of each condition there.
+    """Every combination of the values, with the setup of each condition at that point.
 
     Args:
-        words: ``field=value,value…``, as on the command line; none is one point where nothing is changed. The values of a
-            field that holds several are joined by ``+``, and ``none`` is no value.
-        setups: condition -> setup, of which fields are varied.
+        words: ``field=value,value…``, as on the command line; without any there is one point, where nothing is changed. Join the
+            values of a field that holds several by ``+``; ``none`` is None or no values.
+        setups: condition -> setup, whose fields are varied.
 
     Raises:
-        DataError: a word of another form, a field that a setup does not have, a value of another type or out of its range, a
-            field or a value named twice, conditions that the grid makes one; says which and what there is.
+        DataError: a word of another form; an unknown field; a value of another type or out of range; a field or a value named
+            twice; conditions that become the same. The message names it and lists the alternatives.
 
     Example:
         >>> from lazyrich.experiments import Digits, Loss, Mlp, Optimizer, Setup
@@ -89,8 +89,8 @@ def read_grid(words: Sequence[str], setups: Mapping[str, Setup]) -> dict[Point, 
 
 
 def _axis(name: str, text: str, setups: Mapping[str, Setup]) -> list[Any]:
-    """The values of one field, each once."""
-    kinds = [_kind(name, condition, setup) for condition, setup in setups.items()]  # all must have it
+    """The values of one field; each may occur once."""
+    kinds = [_kind(name, condition, setup) for condition, setup in setups.items()]  # all conditions must have it
     values: list[Any] = []
     for item in text.split(","):
         if not item.strip():
@@ -104,19 +104,19 @@ def _axis(name: str, text: str, setups: Mapping[str, Setup]) -> list[Any]:
 
 def _applied(point: Point, setups: Mapping[str, Setup]) -> dict[str, Setup]:
     """The setups at one point."""
-    made: dict[str, Setup] = {}
+    applied: dict[str, Setup] = {}
     for condition, setup in setups.items():
         try:
-            made[condition] = point.applied(setup)
+            applied[condition] = point.applied(setup)
         except ValueError as error:
             raise DataError(f"grid: {point} cannot be set in the condition {condition!r}: {error}") from error
-        same = next((other for other in made if other != condition and made[other] == made[condition]), None)
+        same = next((other for other in applied if other != condition and applied[other] == applied[condition]), None)
         if same is not None and setups[same] != setups[condition]:
             raise DataError(
                 f"grid: at {point} the conditions {same!r} and {condition!r} are the same run, because they "
                 "differ in no other field: choose one of them with conditions="
             )
-    return made
+    return applied
 
 
 def _names(setup: Setup) -> list[str]:
@@ -148,7 +148,7 @@ def _kind(name: str, condition: str, setup: Setup) -> Any:
 
 
 def _parsed(name: str, text: str, kind: Any) -> Any:
-    """The value that a text stands for in a field of this type."""
+    """The value of a text in a field of this type."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         if text == "none" and type(None) in inner:

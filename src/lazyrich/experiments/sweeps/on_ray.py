@@ -1,4 +1,4 @@
-"""Jobs spread over processes and machines by Ray: a job whose process or machine is lost is tried again."""
+"""Jobs spread over processes and machines by Ray. A job whose process or machine is lost is started again."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from ..._support.extras import needs
 from ...errors import DataError, MissingExtraError
 
 POLL_SECONDS = 1.0
-HERE = "127.0.0.1"  # Ray then listens to this machine alone
 ANSWER_SECONDS = 10.0
-OBJECT_STORE = 100 * 2**20  # bytes; a job's results are on disk, and Ray's own default is 30 % of the memory
+OBJECT_STORE = 100 * 2**20  # bytes; the results of jobs are on disk, and Ray's default is 30 % of the memory
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where jobs run, and what each of them takes.
+    """Where the runs of a sweep are done, and what each run needs.
 
     Attributes:
-        address: of a cluster that runs already, as ``ray.init`` takes it ("auto", "10.0.0.1:6379"); None starts Ray on this
-            machine and ends it again.
-        cpus_per_run: processor cores for each run, which computes with as many threads.
-        gpus_per_run: GPUs for each; 0.5 puts two on one, 0 trains on the CPU.
-        retries: how often a run is tried again whose process or machine was lost.
+        address: of a running cluster, as ``ray.init`` takes it ("auto", "10.0.0.1:6379"); None starts Ray on this machine and
+            shuts it down afterwards.
+        cpus_per_run: processor cores for each run, which uses as many threads.
+        gpus_per_run: GPUs for each run; with 0.5 two runs share one, with 0 a run trains on the CPU.
+        retries: how often a run is restarted after its process or machine was lost.
     """
 
     address: str | None = None
@@ -50,12 +49,12 @@ class Cluster:
 
 @dataclass
 class Outcome:
-    """How it went.
+    """What came of the jobs.
 
     Attributes:
         failed: job -> its error.
         lost: job -> how often its process or machine was lost.
-        version: Ray's.
+        version: the version of Ray.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
@@ -66,26 +65,26 @@ class Outcome:
 def run_jobs(
     work: Callable[..., None], jobs: Mapping[str, tuple[Any, ...]], cluster: Cluster, watch: Callable[[Outcome], None]
 ) -> Outcome:
-    """Calls ``work(*arguments)`` for every job on some machine; returns when each is done, or has failed.
+    """Call ``work(*arguments)`` for every job on some machine, and return when all jobs are done or have failed.
 
-    An exception that ``work`` raises is the job's failure. A job whose process was killed or whose machine went away is called
-    again, so ``work`` goes on from what it left behind.
+    A job fails if ``work`` raises an exception. If its process was killed or its machine was lost, it is called again; ``work``
+    should then continue from what it has stored.
 
     Args:
         work: a function of a module that all machines have.
         jobs: name -> arguments.
-        watch: called at the start and about every second, with what has come so far.
+        watch: called at the start and about once a second, with the outcome so far.
 
     Raises:
-        DataError: no cluster answers at the address, or this machine has not what one job takes.
-        KeyboardInterrupt: Ctrl-C, or SIGTERM where the program has set no handler of its own; Ray is ended first.
+        DataError: no cluster answers at the address, or this machine has fewer cores or GPUs than one job needs.
+        KeyboardInterrupt: Ctrl-C, or SIGTERM if the program has no handler for it; Ray is shut down first.
         MissingExtraError: Ray is not installed.
     """
     outcome = Outcome()
     with _connected(cluster) as ray:
         outcome.version = ray.__version__
-        _has_room(ray, cluster)
-        # Ray's own retries count a machine without memory for nothing, and would try such a job for ever
+        _check_room(ray, cluster)
+        # no retries by Ray: it does not count those after a lack of memory, and would try such a job for ever
         task = ray.remote(num_cpus=cluster.cpus_per_run, num_gpus=cluster.gpus_per_run, max_retries=0)(work)
         under_way = {task.remote(*arguments): name for name, arguments in jobs.items()}
         watch(outcome)
@@ -102,49 +101,49 @@ def run_jobs(
                     if outcome.lost[name] <= cluster.retries:
                         under_way[task.remote(*jobs[name])] = name
                     else:
-                        outcome.failed[name] = f"lost {outcome.lost[name]} times, at last: {_reason(error)}"
+                        outcome.failed[name] = f"lost {outcome.lost[name]} times, the last time by {_reason(error)}"
             watch(outcome)
     return outcome
 
 
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[Any]:
-    """Ray, started here and ended afterwards, or the cluster at the address; one that the caller has started is left running."""
-    with warnings.catch_warnings(), _told(cluster):
-        warnings.simplefilter("ignore")  # the import itself is not always clean
+    """The module ``ray``, connected: to a new Ray on this machine, to a cluster, or to a Ray that the caller has started."""
+    with warnings.catch_warnings(), _environment(cluster):
+        warnings.simplefilter("ignore")  # the import itself may warn
         ray = needs("ray", "ray")
     if ray.is_initialized():
         yield ray
         return
-    with _sigterm() as end_in_order, _without_its_errors(ray):
+    with _sigterm() as end_in_order:
         try:
-            with warnings.catch_warnings(), _told(cluster):
-                warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\.")  # of what its next versions will do
-                _begin(ray, cluster)
+            with warnings.catch_warnings(), _environment(cluster):
+                warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\.")  # about its next versions
+                _start(ray, cluster)
             end_in_order()
             yield ray
         finally:
             ray.shutdown()
 
 
-def _begin(ray: Any, cluster: Cluster) -> None:
+def _start(ray: Any, cluster: Cluster) -> None:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if cluster.address is None:
-        ray.init("local", include_dashboard=False, object_store_memory=OBJECT_STORE, _node_ip_address=HERE, **quiet)
+        ray.init("local", include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
         return
     try:
-        _answers(cluster.address)
+        _check_answer(cluster.address)
         ray.init(cluster.address, **quiet)
-    except Exception as error:  # sockets, its own checks and gRPC each raise their own
+    except Exception as error:  # sockets, Ray's checks and gRPC raise different kinds
         raise DataError(
             f"no Ray cluster answers at address={cluster.address!r} ({_reason(error)}); `ray start --head` starts "
             "one, and with address=None the runs are on this machine"
         ) from error
 
 
-def _answers(address: str) -> None:
-    """Whether anything listens at all: Ray itself would try for a quarter of an hour."""
-    if address == "auto":  # then it is named by the environment, or Ray looks for it on this machine
+def _check_answer(address: str) -> None:
+    """Raise an error if nothing listens at the address; Ray itself would try for a quarter of an hour."""
+    if address == "auto":  # then the environment names it, or Ray searches on this machine
         address = os.environ.get("RAY_ADDRESS", "auto")
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon and address != "auto":
@@ -154,13 +153,16 @@ def _answers(address: str) -> None:
 
 
 @contextmanager
-def _told(cluster: Cluster) -> Iterator[None]:
-    """What Ray reads from the environment; what the user has set stays.
+def _environment(cluster: Cluster) -> Iterator[None]:
+    """Set variables that Ray reads when it is imported and when it starts; those that the user has set stay.
 
-    It would send usage statistics home. Below ``uv run`` it would pack the current folder, and start each process from the copy:
-    of use on other machines only.
+    - No usage statistics are sent.
+    - For every lost process Ray prints a paragraph on standard output. The sweep reports the losses itself, so all these messages
+      are skipped; only where the program has imported Ray before they are shown.
+    - Below ``uv run`` Ray would pack the current folder and start each process from the copy, which helps only on other machines.
     """
-    ours = {"RAY_USAGE_STATS_ENABLED": "0"} | ({"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"} if cluster.address is None else {})
+    ours = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"}
+    ours |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"} if cluster.address is None else {}
     ours = {name: value for name, value in ours.items() if name not in os.environ}
     os.environ.update(ours)
     try:
@@ -172,7 +174,7 @@ def _told(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def _sigterm() -> Iterator[Callable[[], Any]]:
-    """Gives what makes SIGTERM end in order as Ctrl-C does, or as the program has it; Ray sets its own, and leaves it behind."""
+    """A function that makes SIGTERM act as Ctrl-C, or as the program has set it. Call it after Ray has set its own handler."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
@@ -184,31 +186,19 @@ def _sigterm() -> Iterator[Callable[[], Any]]:
         signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def _without_its_errors(ray: Any) -> Iterator[None]:
-    """Ray prints a paragraph on standard output for every process that is lost, and has no option against it; we count them."""
-    worker = ray._private.worker
-    before = getattr(worker, "print_to_stdstream", None)
-    worker.print_to_stdstream = lambda data, ignore_prefix: None
-    try:
-        yield
-    finally:
-        worker.print_to_stdstream = before
-
-
-def _has_room(ray: Any, cluster: Cluster) -> None:
-    """Whether some machine can hold a job at all; Ray itself would wait for one without end."""
+def _check_room(ray: Any, cluster: Cluster) -> None:
+    """Raise an error, or warn, if no machine has what one job needs; Ray itself would wait for ever."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for kind, asked, name in (("CPU", cluster.cpus_per_run, "cpus_per_run"), ("GPU", cluster.gpus_per_run, "gpus_per_run")):
+    for kind, needed, name in (("CPU", cluster.cpus_per_run, "cpus_per_run"), ("GPU", cluster.gpus_per_run, "gpus_per_run")):
         most = max((machine.get(kind, 0) for machine in machines), default=0)
-        if asked <= most:
+        if needed <= most:
             continue
         if cluster.address is None:
-            raise DataError(f"{name} is {asked:g}, and this machine has {most:g} {kind}s")
-        warnings.warn(f"{name} is {asked:g}, and no machine of the cluster has more than {most:g}: waiting", stacklevel=2)
+            raise DataError(f"{name} is {needed:g}, and this machine has {most:g} {kind}s")
+        warnings.warn(f"{name} is {needed:g}, and no machine of the cluster has more than {most:g}: waiting", stacklevel=2)
 
 
 def _reason(error: BaseException) -> str:
-    """One line: the message of an error of ours, the kind and the message of any other."""
+    """The error in one line: the message of our own errors, the kind and the message of others."""
     text = " ".join(str(error).split())[:500]
     return text if isinstance(error, (DataError, MissingExtraError)) else f"{type(error).__name__}: {text}"

@@ -1,11 +1,13 @@
-"""An experiment over a grid of settings, its runs spread over processes and machines by Ray."""
+"""An experiment over a grid of settings, with its runs spread over processes and machines by Ray."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,13 +19,14 @@ from ..._support.text import did_you_mean
 from ...errors import DataError
 from ..experiment import Experiment, Preset
 from ..ingredients.images import data_folder
-from ..run import Machine, about, fabric_on
-from ..runs import Run, RunFolder, holds_runs
+from ..machine import Machine, create_fabric
+from ..record import command_line, facts
+from ..run_folder import Run, RunFolder, holds_runs
 from ..setup import Setup
 from ..training import train
 from .grid import Point, read_grid
 from .on_ray import Cluster, Outcome, run_jobs
-from .swept import Planned, Swept, command_line, table_text, tidy
+from .swept import Planned, Swept, sweep_csv, sweep_text
 
 
 def sweep_experiment(
@@ -40,24 +43,27 @@ def sweep_experiment(
     precision: str = "32-true",
     progress: bool = False,
 ) -> Swept:
-    """Runs the conditions with seeds 0 … ``seeds`` - 1 at every point of a grid, each run a task of Ray.
+    """Run the conditions with the seeds 0 to ``seeds`` - 1 at every point of a grid; each run is a task of Ray.
 
-    ``out`` then holds ``table.txt``, ``results.csv`` (tidy: the fields of the grid, condition, seed, step, measure, value),
-    ``sweep.json`` (command, grid, versions, what failed), and below ``runs/`` a folder for each run. A run that fails does not
-    stop the others.
+    ``out`` then holds ``table.txt``, ``results.csv`` (fields of the grid, condition, seed, step, measure, value: one number in
+    each row), ``sweep.json`` (command, grid, versions, failures), and in ``runs/`` a folder for each run. A run that fails does
+    not stop the others.
 
     Args:
-        out: on a disk that all machines share.
-        grid: ``field=value,value…`` with dotted names of :class:`Setup`; see :func:`~lazyrich.experiments.grid.read_grid`.
-        conditions: which of the experiment's; none means all.
-        resume: go on with what ``out`` holds; runs that are whole are not run again, those that failed are.
-        data: the data folder, for all machines; by default what ``LAZYRICH_DATA`` names, else the user's cache.
-        cluster: by default this machine, one core a run.
+        out: folder for the results, on a disk that all machines share.
+        grid: ``field=value,value…`` with dotted names of :class:`Setup`; see
+            :func:`~lazyrich.experiments.sweeps.grid.read_grid`.
+        conditions: some of the experiment's conditions; by default all.
+        resume: continue the runs in ``out``: complete runs are not run again, failed runs are.
+        data: folder of the data sets on all machines; by default ``LAZYRICH_DATA``, else the user's cache.
+        cluster: where to run; by default this machine, with one core for each run.
+        precision: of training, as Lightning Fabric takes it.
+        progress: show a progress bar.
 
     Raises:
-        DataError: a grid or conditions that there are not; data that are missing or damaged; ``out`` holds other runs, or runs
-            and no ``resume``, or another sweep is at work there; no cluster answers.
-        KeyboardInterrupt: stopped by Ctrl-C, or asked to end (SIGTERM); says how many runs are whole.
+        DataError: an unknown field or condition; data that are missing or damaged; ``out`` holds runs and ``resume`` is False,
+            or runs with another setup, or another sweep uses it; no cluster answers.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; the message gives the number of complete runs.
         MissingExtraError: ``lazyrich[ray]`` is not installed.
     """
     if seeds < 1:
@@ -70,104 +76,110 @@ def sweep_experiment(
     check_free(out, holds_runs(out), resume, "runs")
     planned = {run.folder.name: run for run in _planned(points, seeds, out)}
     with _alone(out):
-        open_runs = {name: run for name, run in planned.items() if not run.folder.done}
-        _have_data(open_runs, root)
+        _load_once([run.setup for run in planned.values() if not run.folder.done], root)
         for run in planned.values():
             run.folder.claim(run.setup, run.seed)
-        outcome = Outcome()
-        if open_runs:
-            jobs = {name: (run, root, machine, cluster.cpus_per_run) for name, run in open_runs.items()}
-            total = sum(run.setup.steps for run in planned.values())
-            done, text = sum(map(_steps, planned.values())), f"{experiment.name}: {len(planned)} runs"
-            with progress_bar(progress, total=total, text=text, unit=" steps", done=done) as bar:
-                bar.note("waiting for Ray")
-                watch = _Watch(planned, bar, done) if progress else _unwatched
-                try:
-                    outcome = run_jobs(_train, jobs, cluster, watch)
-                except KeyboardInterrupt as stop:
-                    whole = sum(run.folder.done for run in planned.values())
-                    raise KeyboardInterrupt(
-                        f"{whole} of {len(planned)} runs are complete; resume=True continues the others"
-                    ) from stop
-        read = _read(planned, outcome)
+        outcome = _run(experiment.name, planned, root, machine, cluster, progress)
+        complete = _read(planned, outcome)
         outcome.failed = {name: outcome.failed[name] for name in planned if name in outcome.failed}
-        table = table_text(experiment, preset, planned, read, outcome)
+        table = sweep_text(experiment, preset, planned, complete, outcome)
+        options = {"grid": (grid, ()), "conditions": (conditions, ()), "preset": (preset, None), "seeds": (seeds, None)}
+        options |= _changed(cluster, "cpus_per_run", "gpus_per_run") | _changed(machine, "precision")
+        command = command_line("sweep", experiment.name, options)
+        about = facts(command, seeds, machine, sum(run.seconds for run in complete.values()))
+        about |= {"threads": cluster.cpus_per_run, "versions": about["versions"] | {"ray": outcome.version}}
+        about |= {"points": [dict(point.values) for point in points], "runs": len(planned)}
+        about |= {"failed": outcome.failed, "lost": outcome.lost}
         write_text(out / "table.txt", table + "\n")
-        write_text(out / "results.csv", tidy(planned, read))
-        command = command_line(experiment, preset, grid, conditions, seeds, cluster, precision)
-        facts = about(command, seeds, machine, sum(run.seconds for run in read.values()))
-        facts |= {"threads": cluster.cpus_per_run, "versions": facts["versions"] | {"ray": outcome.version}}
-        facts |= {
-            "points": [dict(p.values) for p in points],
-            "runs": len(planned),
-            "failed": outcome.failed,
-            "lost": outcome.lost,
-        }
-        write_text(out / "sweep.json", json.dumps(facts, indent=1) + "\n")
+        write_text(out / "results.csv", sweep_csv(planned, complete))
+        write_text(out / "sweep.json", json.dumps(about, indent=1) + "\n")
     return Swept(table, len(planned), outcome.failed, outcome.lost)
 
 
+def _changed(options: Any, *names: str) -> dict[str, tuple[Any, Any]]:
+    """Name -> (value, default) of some fields of a dataclass whose fields all have defaults."""
+    values, defaults = asdict(options), asdict(type(options)())
+    return {name: (values[name], defaults[name]) for name in names}
+
+
+def _run(name: str, planned: Mapping[str, Planned], root: Path, machine: Machine, cluster: Cluster, progress: bool) -> Outcome:
+    """Start the runs that are not complete, and wait for them."""
+    jobs = {job: (run, root, machine, cluster.cpus_per_run) for job, run in planned.items() if not run.folder.done}
+    if not jobs:
+        return Outcome()
+    total, done = sum(run.setup.steps for run in planned.values()), sum(map(_steps_done, planned.values()))
+    with progress_bar(progress, total=total, text=f"{name}: {len(planned)} runs", unit=" steps", done=done) as bar:
+        bar.note("waiting for Ray")
+        watch = _Watch(planned, bar, done) if progress else _unwatched
+        try:
+            return run_jobs(_train, jobs, cluster, watch)
+        except KeyboardInterrupt as stop:
+            complete = sum(run.folder.done for run in planned.values())
+            raise KeyboardInterrupt(f"{complete} of {len(planned)} runs are complete; resume=True continues the others") from stop
+
+
 def _train(run: Planned, root: Path, machine: Machine, threads: int) -> None:
-    """One run from its start or its last checkpoint, in a process of its own on some machine."""
+    """Do one run, from its start or its last checkpoint, in its own process on some machine."""
     if not (run.folder.path / "setup.json").is_file():
         raise DataError(f"a machine of the cluster does not see {run.folder.path}: out= must be on a shared disk")
     from filelock import FileLock
 
     torch.set_num_threads(threads)
-    with FileLock(run.folder.path / "lock"):  # a process that was given up may be at work still
+    with FileLock(run.folder.path / "lock"):  # a process that Ray considers lost may still be running
         if run.folder.done:
             return
-        fabric = fabric_on(machine)
+        fabric = create_fabric(machine)
         fabric.launch()
         with progress_bar(False, total=None, text="", unit="") as bar:
             train(run.setup, run.setup.data.load(run.seed, root), run.seed, run.folder, fabric, bar)
 
 
 class _Watch:
-    """Shows how far the runs have come, as their folders tell."""
+    """Show the progress of the runs, which it reads from their folders."""
 
     def __init__(self, planned: Mapping[str, Planned], bar: Bar, shown: int) -> None:
         self.open = dict(planned)
-        self.bar, self.whole, self.shown, self.said = bar, 0, shown, ""
+        self.bar, self.complete, self.shown, self.note = bar, 0, shown, ""
 
     def __call__(self, outcome: Outcome) -> None:
         for name in [name for name, run in self.open.items() if run.folder.done or name in outcome.failed]:
-            self.whole += self.open.pop(name).setup.steps
-        steps = self.whole + sum(map(_steps, self.open.values()))
+            self.complete += self.open.pop(name).setup.steps
+        steps = self.complete + sum(map(_steps_done, self.open.values()))
         self.bar.update(steps - self.shown)
         self.shown = steps
-        counts = {"to go": len(self.open), "failed": len(outcome.failed), "taken up again": sum(outcome.lost.values())}
-        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        if said != self.said:  # a bar is drawn anew whenever it is told something
-            self.bar.note(said)
-        self.said = said
+        counts = {"to go": len(self.open), "failed": len(outcome.failed), "restarted": sum(outcome.lost.values())}
+        note = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        if note != self.note:  # every note redraws the bar
+            self.bar.note(note)
+        self.note = note
 
 
 def _unwatched(outcome: Outcome) -> None:
     return None
 
 
-def _steps(run: Planned) -> int:
-    """At which step a run was last looked at."""
+def _steps_done(run: Planned) -> int:
+    """The step of the last evaluation."""
     if run.folder.done:
         return run.setup.steps
-    with suppress(DataError):  # the run itself says what is wrong
+    with suppress(DataError):  # the run itself reports a damaged file
         series = run.folder.series.read()
         return int(series.steps[-1]) if len(series) else 0
     return 0
 
 
-def _have_data(runs: Mapping[str, Planned], root: Path) -> None:
-    """Data that are missing or damaged are said, or had, once and before anything starts, not by every run."""
-    seen = []
-    for run in runs.values():
-        if run.setup.data not in seen:
-            run.setup.data.load(0, root)
-            seen.append(run.setup.data)
+def _load_once(setups: Sequence[Setup], root: Path) -> None:
+    """Load each data set once, so that a download or an error comes before the runs start, and not in each of them."""
+    loaded = []
+    for setup in setups:
+        if setup.data not in loaded:
+            setup.data.load(0, root)
+            loaded.append(setup.data)
 
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
+    """Lock the folder against other sweeps."""
     from filelock import FileLock, Timeout
 
     out.mkdir(parents=True, exist_ok=True)
@@ -175,7 +187,7 @@ def _alone(out: Path) -> Iterator[None]:
         with FileLock(out / "sweep.lock", timeout=0):
             yield
     except Timeout as error:
-        raise DataError(f"another sweep is at work in {out}: wait until it ends, stop it, or choose another out=") from error
+        raise DataError(f"another sweep uses {out}: wait until it ends, stop it, or pass another out=") from error
 
 
 def _chosen(setups: dict[str, Setup], conditions: Sequence[str]) -> dict[str, Setup]:
@@ -187,7 +199,7 @@ def _chosen(setups: dict[str, Setup], conditions: Sequence[str]) -> dict[str, Se
 
 
 def _planned(points: Mapping[Point, Mapping[str, Setup]], seeds: int, out: Path) -> Iterator[Planned]:
-    """Seed by seed, so that a sweep that is stopped has all points for the first seeds."""
+    """The runs seed by seed, so that a sweep that is stopped has all points for the first seeds."""
     for seed in range(seeds):
         for point, setups in points.items():
             for condition, setup in setups.items():
@@ -197,13 +209,13 @@ def _planned(points: Mapping[Point, Mapping[str, Setup]], seeds: int, out: Path)
 
 
 def _read(planned: Mapping[str, Planned], outcome: Outcome) -> dict[str, Run]:
-    """The runs that are whole; one that is damaged has failed."""
-    read = {}
+    """The complete runs. A run with a damaged file counts as failed."""
+    complete = {}
     for name, run in planned.items():
         if name in outcome.failed:
             continue
         try:
-            read[name] = run.folder.read()
+            complete[name] = run.folder.read()
         except DataError as error:
             outcome.failed[name] = str(error)
-    return read
+    return complete

@@ -1,22 +1,19 @@
-"""What a sweep has planned and what came of it, as a table and as numbers."""
+"""The runs of a sweep and what came of them: a table, the failures, and all numbers."""
 
 from __future__ import annotations
 
-import csv
-import io
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..._support.text import ruled
 from ...results.catalogue import entry
 from ..experiment import Experiment, Preset
-from ..run import COLUMNS
-from ..runs import Run, RunFolder
+from ..record import tidy_csv
+from ..run_folder import Run, RunFolder
 from ..setup import Setup
+from ..table import COLUMNS
 from .grid import Point
-from .on_ray import Cluster, Outcome
+from .on_ray import Outcome
 
 SHOWN = 20  # failures in the text; sweep.json has all
 
@@ -34,13 +31,13 @@ class Planned:
 
 @dataclass(frozen=True)
 class Swept:
-    """What came of a sweep.
+    """The result of a sweep.
 
     Attributes:
-        table: a line for each point and condition, and what failed; ``str`` gives it.
-        runs: how many there are.
+        table: a row for each point and condition, and the failures; ``str`` returns it.
+        runs: number of runs.
         failed: run -> its error.
-        lost: run -> how often its process or machine was lost; it was taken up again from its last checkpoint.
+        lost: run -> how often its process or machine was lost; it was restarted from its last checkpoint.
     """
 
     table: str
@@ -52,75 +49,47 @@ class Swept:
         return self.table
 
 
-def table_text(
-    experiment: Experiment, preset: Preset, planned: Mapping[str, Planned], read: Mapping[str, Run], outcome: Outcome
+def sweep_text(
+    experiment: Experiment, preset: Preset, planned: Mapping[str, Planned], complete: Mapping[str, Run], outcome: Outcome
 ) -> str:
-    """A line for each point and condition, mean and sd over its seeds that are whole; then what was lost and what failed.
+    """A row for each point and condition, with mean and standard deviation over its complete seeds; then losses and failures.
 
-    A field that has one value at all points is said above.
+    A field with the same value at all points is listed above the table.
     """
-    columns = (*COLUMNS, *experiment.columns)
-    lines: dict[tuple[Point, str], list[Run]] = {}
+    rows: dict[tuple[Point, str], list[Run]] = {}
     for name, run in planned.items():
-        lines.setdefault((run.point, run.condition), []).extend([read[name]] if name in read else [])
-    points = [point.cells for point, _ in lines]
-    names = [name for name, value in points[0].items() if any(point[name] != value for point in points)]
-    same = ", ".join(f"{name}={value}" for name, value in points[0].items() if name not in names)
-    cells = [[*names, "condition", "seeds", *(entry(measure).symbol for measure in columns)]]
-    for (point, condition), runs in lines.items():
+        rows.setdefault((run.point, run.condition), []).extend([complete[name]] if name in complete else [])
+    points = [point.cells for point, _ in rows]
+    varied = [name for name, value in points[0].items() if any(point[name] != value for point in points)]
+    fixed = ", ".join(f"{name}={value}" for name, value in points[0].items() if name not in varied)
+    columns = (*COLUMNS, *experiment.columns)
+    cells = [[*varied, "condition", "seeds", *(entry(measure).symbol for measure in columns)]]
+    for (point, condition), runs in rows.items():
         values = [entry(measure).over_seeds([run.last(measure) for run in runs]) for measure in columns]
-        cells.append([*(point.cells[name] for name in names), condition, str(len(runs)), *values])
-    text = [
-        f"{experiment.name} ({preset}), {len(planned)} runs: {experiment.question}",
-        *([f"everywhere {same}"] if same else []),
-        "",
-        *ruled(cells),
-    ]
-    again = [name for name in outcome.lost if name not in outcome.failed]
-    if again:
-        text += ["", "Their process or machine was lost, and they were taken up again:", *(f"  {name}" for name in again[:SHOWN])]
-        text += [f"  and {len(again) - SHOWN} more, which sweep.json names"] if len(again) > SHOWN else []
-    if outcome.failed:
-        text += ["", f"Failed, {len(outcome.failed)} of {len(planned)} runs:"]
-        text += [f"  {name}: {error.removeprefix(name + ': ')}" for name, error in list(outcome.failed.items())[:SHOWN]]
-        text += [f"  and {len(outcome.failed) - SHOWN} more, which sweep.json names"] if len(outcome.failed) > SHOWN else []
-    return "\n".join(text)
+        cells.append([*(point.cells[name] for name in varied), condition, str(len(runs)), *values])
+    restarted = [name for name in outcome.lost if name not in outcome.failed]
+    failed = [f"{name}: {error.removeprefix(name + ': ')}" for name, error in outcome.failed.items()]
+    return "\n".join(
+        [
+            f"{experiment.name} ({preset}), {len(planned)} runs: {experiment.question}",
+            *([f"in all runs {fixed}"] if fixed else []),
+            "",
+            *ruled(cells),
+            *_listed("Restarted from their last checkpoint, because their process or machine was lost:", restarted),
+            *_listed(f"Failed, {len(failed)} of {len(planned)} runs:", failed),
+        ]
+    )
 
 
-def tidy(planned: Mapping[str, Planned], read: Mapping[str, Run]) -> str:
-    """All numbers as CSV, one in a row."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = list(next(iter(planned.values())).point.cells)
-    writer.writerow([*names, "condition", "seed", "step", "measure", "value"])
-    for name, run in read.items():
-        where = [*planned[name].point.cells.values(), planned[name].condition, planned[name].seed]
-        for measure in run.measures:
-            for step, value in zip(run.steps.tolist(), run[measure].tolist(), strict=True):
-                if value == value:
-                    writer.writerow([*where, step, measure, f"{value:.7g}"])
-    return text.getvalue()
+def _listed(heading: str, items: Sequence[str]) -> list[str]:
+    if not items:
+        return []
+    more = [f"  and {len(items) - SHOWN} more, which sweep.json lists"] if len(items) > SHOWN else []
+    return ["", heading, *(f"  {item}" for item in items[:SHOWN]), *more]
 
 
-def command_line(
-    experiment: Experiment,
-    preset: Preset,
-    grid: Sequence[str],
-    conditions: Sequence[str],
-    seeds: int,
-    cluster: Cluster,
-    precision: str,
-) -> str:
-    """The command that gives these results again."""
-    words = ["lazyrich", "sweep", experiment.name]
-    for option, values in (("--grid", grid), ("--conditions", conditions)):
-        words += [option, *values] if values else []
-    words += ["--preset", preset, "--seeds", str(seeds)]
-    options: dict[str, tuple[Any, Any]] = {
-        "--cpus-per-run": (cluster.cpus_per_run, 1),
-        "--gpus-per-run": (cluster.gpus_per_run, 0.0),
-        "--precision": (precision, "32-true"),
-    }
-    for option, (value, default) in options.items():
-        words += [option, str(value)] if value != default else []
-    return shlex.join(words)
+def sweep_csv(planned: Mapping[str, Planned], complete: Mapping[str, Run]) -> str:
+    """All numbers as CSV, one in each row."""
+    names = [*next(iter(planned.values())).point.cells, "condition", "seed"]
+    runs = [(planned[name], run) for name, run in complete.items()]
+    return tidy_csv(names, (([*plan.point.cells.values(), plan.condition, plan.seed], run) for plan, run in runs))

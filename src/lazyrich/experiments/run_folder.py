@@ -1,4 +1,4 @@
-"""The folder of one run: its setup, its series of evaluations, a checkpoint; and reading it back."""
+"""The folder of one run, which is one training: its setup, its series of evaluations, its checkpoint."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from .setup import Setup
 
 
 class RunFolder:
-    """Where one condition and seed is kept while it runs.
+    """The files of one run: of one condition with one seed.
 
-    ``setup.json`` says what it is, its series grows by one evaluation after the other, ``checkpoint.pt`` is replaced, and
-    ``done.json`` is written last: without it the run is not whole.
+    ``setup.json`` describes the run, the series gets one evaluation after another, ``checkpoint.pt`` is replaced from time to
+    time, and ``done.json`` is written last: without it the run is not complete.
     """
 
     def __init__(self, path: Path, name: str) -> None:
         self.path = path
         self.name = name
         self.series = SeriesFolder(path)
-        self.evaluations = 0
+        self.num_evaluations = 0
         self.seconds = 0.0
         self._began = time.monotonic()
 
     @property
     def done(self) -> bool:
-        """Whether the run is whole."""
+        """Whether the run is complete."""
         return (self.path / "done.json").is_file()
 
     def claim(self, setup: Setup, seed: int) -> None:
-        """Makes the folder this run's, or finds that it is.
+        """Write the setup into a new folder, or check that the folder belongs to this run.
 
         Raises:
             DataError: it holds another run.
@@ -53,7 +53,7 @@ class RunFolder:
             write_text(path, json.dumps(ours, indent=1) + "\n")
 
     def resume(self, network: nn.Module, optimizer: Any, fabric: Any) -> int:
-        """Loads the checkpoint, drops what was measured after it, and returns its step; 0 where there is none."""
+        """Load the checkpoint, drop the evaluations after it, and return its step; 0 without a checkpoint."""
         path = self.path / "checkpoint.pt"
         self._began = time.monotonic()
         if not path.is_file():
@@ -64,75 +64,76 @@ class RunFolder:
             saved = torch.load(path, map_location=fabric.device, weights_only=True)
             network.load_state_dict(saved["network"])
             optimizer.load_state_dict(saved["optimizer"])
-            self.evaluations, self.seconds, step = saved["evaluations"], saved["seconds"], saved["step"]
+            self.num_evaluations, self.seconds, step = saved["evaluations"], saved["seconds"], saved["step"]
         except Exception as error:  # a damaged file can raise anything
-            raise DataError(f"{path} is damaged ({type(error).__name__}): delete {self.path} to run it anew") from error
+            raise self._damaged(path, type(error).__name__) from error
         if fabric.is_global_zero:
             self.series.rewind(step)
-            self._counted(self.series.read())
+            self._check_count(self.series.read())
         return step
 
-    def add(self, found: Evaluation, fabric: Any) -> None:
-        """One evaluation: its numbers and its curves."""
-        self.evaluations += 1
+    def add(self, evaluation: Evaluation, fabric: Any) -> None:
+        """Write one evaluation: its numbers and its curves."""
+        self.num_evaluations += 1
         if fabric.is_global_zero:
-            self.series.add(found)
+            self.series.add(evaluation)
 
     def save(self, step: int, network: nn.Module, optimizer: Any, fabric: Any) -> None:
-        """Replaces the checkpoint."""
+        """Replace the checkpoint."""
         if not fabric.is_global_zero:
             return
         seconds = self.seconds + time.monotonic() - self._began
-        state = {"step": step, "evaluations": self.evaluations, "seconds": seconds}
+        state = {"step": step, "evaluations": self.num_evaluations, "seconds": seconds}
         state |= {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-        whole = io.BytesIO()  # torch.save's own writing reports a full disk badly
-        torch.save(state, whole)
-        write_whole(self.path / "checkpoint.pt", lambda file: file.write(whole.getbuffer()))
+        content = io.BytesIO()  # torch.save reports a full disk badly when it writes to a file
+        torch.save(state, content)
+        write_whole(self.path / "checkpoint.pt", lambda file: file.write(content.getbuffer()))
 
     def finish(self, fabric: Any) -> None:
-        """Marks the run as whole."""
+        """Mark the run as complete."""
         if fabric.is_global_zero:
             seconds = round(self.seconds + time.monotonic() - self._began, 1)
-            write_text(self.path / "done.json", json.dumps({"evaluations": self.evaluations, "seconds": seconds}) + "\n")
+            write_text(self.path / "done.json", json.dumps({"evaluations": self.num_evaluations, "seconds": seconds}) + "\n")
             (self.path / "checkpoint.pt").unlink(missing_ok=True)
         fabric.barrier()
 
     def read(self) -> Run:
-        """The numbers of a whole run.
+        """The numbers of a complete run.
 
         Raises:
-            DataError: not whole, or damaged.
+            DataError: the run is not complete, or a file is damaged.
         """
         if not self.done:
             raise DataError(f"{self.path} is not finished: finish it with resume=True")
         done = read_object(self.path / "done.json")
-        self.evaluations = done.get("evaluations", 0)
+        self.num_evaluations = done.get("evaluations", 0)
         series = self.series.read()
-        self._counted(series)
+        self._check_count(series)
         try:
             seconds = number("seconds", done.get("seconds"))
         except DataError as error:
-            raise DataError(f"{self.path / 'done.json'} is damaged ({error}): delete {self.path} to run it anew") from error
+            raise self._damaged(self.path / "done.json", str(error)) from error
         return Run(series, self.path, seconds)
 
-    def _counted(self, series: Series) -> None:
-        if len(series) != self.evaluations:
-            raise DataError(
-                f"{self.path}/evaluations.jsonl holds {len(series)} evaluations for {self.evaluations}: "
-                f"delete {self.path} to run it anew"
-            )
+    def _check_count(self, series: Series) -> None:
+        if len(series) != self.num_evaluations:
+            reason = f"it holds {len(series)} evaluations, and should hold {self.num_evaluations}"
+            raise self._damaged(self.path / "evaluations.jsonl", reason)
+
+    def _damaged(self, path: Path, reason: str) -> DataError:
+        return DataError(f"{path} is damaged ({reason}): delete {self.path} to run it again")
 
 
 def holds_runs(out: Path) -> bool:
-    """Whether an evaluation of any run is stored in the output folder of an experiment or a sweep."""
+    """Whether the output folder of an experiment or a sweep holds an evaluation of any run."""
     return next((out / "runs").rglob("evaluations.jsonl"), None) is not None
 
 
 class Run(Series):
-    """The numbers of one condition and seed over training.
+    """The series of one complete run.
 
     Attributes:
-        seconds: how long the run took, measurements included.
+        seconds: duration of the run, measurements included.
     """
 
     def __init__(self, series: Series, folder: Path, seconds: float) -> None:
