@@ -260,7 +260,9 @@ class Monitor:
         if self.preset == "light":
             return self._light(data, limit), {}
         layers = "all" if self.preset == "full" else None
-        r = measure(self.model, data, num_samples=limit, layers=layers, start=self._start, extra=tuple(self._extra), **self._reading)
+        r = measure(
+            self.model, data, num_samples=limit, layers=layers, start=self._start, extra=tuple(self._extra), **self._reading
+        )
         return r.numbers() | (self._tangent_kernel_change() if self.preset == "full" else {}), r.curves()
 
     def _light(self, data: Any, limit: int | None) -> dict[str, float]:
