@@ -1,11 +1,12 @@
 """What a measurement costs, in time and memory, and what `measurement_cost` says of it: the figure of docs/guide/speed.md.
 
-`measure` of a linear head with labels, in batches of 512 rows that are a few over and over, so that a million need no room. Each
-point is a process of its own, on one thread. Time is that of the whole call, memory what the process grew by at its worst.
+`measure` of a linear head with labels, in batches of 512 rows that repeat, so that a million rows need no memory. Each point
+is a process of its own, on one thread. Time is the processor's during the complete call, so that other programs do not count;
+memory is the largest growth of the process.
 
-The line is the model's: its counts over the rates of one bare matrix product, in float32 and in float64, of one
-eigendecomposition and of one array times a number, of order 512 and of 2²¹ numbers, timed in the same run (and the head's own
-product, which is the network's forward pass here). Nothing is fitted to the points.
+The line is the cost model's: its counts over the rates of a bare matrix product in float32 and in float64, of an
+eigendecomposition and of an array times a number, timed in the same run. The head's own product is added, because it is the
+network's forward pass here.
 
     python benchmarks/speed/cost.py [--out results/cost/measured.md] [--figure docs/guide/cost.png]
 """
@@ -13,7 +14,6 @@ product, which is the network's forward pass here). Nothing is fitted to the poi
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,6 +29,7 @@ from side_by_side import Report, extra_memory
 from torch import Tensor, nn
 
 import lazyrich
+from lazyrich.measurement.cost import machine_rates
 from lazyrich.results.drawing import COLOURS, FAINT, quiet
 
 BATCH, POOL = 512, 8  # as many rows as the widest features, so that those have full rank
@@ -72,33 +73,18 @@ def measured(n: int, p: int, classes: int) -> tuple[float, int | None]:
 
     def call() -> None:
         nonlocal seconds
-        began = time.perf_counter()
+        began = time.process_time()
         lazyrich.measure(model, data)
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
 
     memory = extra_memory(call)
     return seconds, memory
 
 
 def rates() -> tuple[float, ...]:
-    """A second's operations of products in float32 and in float64 and of an eigendecomposition; its numbers times a number."""
+    """The rates of one thread; in a process of its own."""
     torch.set_num_threads(1)
-    x = torch.randn(1024, P)
-    inner = (x.T @ x).double()
-
-    def median(call: Callable[[], Any], repetitions: int) -> float:
-        call()
-        seconds = []
-        for _ in range(repetitions):
-            began = time.perf_counter()
-            call()
-            seconds.append(time.perf_counter() - began)
-        return statistics.median(seconds)
-
-    y, work = x.double(), 2 * 1024 * P**2
-    products = work / median(lambda: x.T @ x, 51), work / median(lambda: y.T @ y, 25)
-    long = torch.randn(2**21, dtype=torch.float64)  # as many as the jackknife holds at a time
-    return *products, 9 * P**3 / median(lambda: torch.linalg.eigh(inner), 9), len(long) / median(lambda: long * 1.5, 25)
+    return machine_rates(P, time.process_time)
 
 
 def alone(call: Callable[..., Any], *arguments: Any) -> Any:
@@ -120,7 +106,7 @@ def draw(found: dict[tuple[int, int, int], tuple[float, int | None]], speed: tup
         grid = [round(float(x)) for x in np.geomspace(*RANGES[name], num=60)]
         sizes = [{"n": N, "p": P, "C": C} | {name: x} for x in grid]
         line = [modelled(size["n"], size["p"], size["C"], speed) for size in sizes]
-        for row, (scale, label) in enumerate(((1.0, "seconds"), (1e6, "MB beside model and batch"))):
+        for row, (scale, label) in enumerate(((1.0, "seconds"), (1e6, "MB in addition to model and batch"))):
             ax = axes[row, column]
             ax.plot(grid, [y[row] / scale for y in line], color=FAINT, label="cost model")
             values = [(x[place], found[x][row]) for x in points]

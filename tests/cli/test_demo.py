@@ -1,5 +1,6 @@
 """``lazyrich demo`` separates a rich network from a lazy one, and prints the same numbers on any number of threads."""
 
+import pytest
 import torch
 
 import lazyrich
@@ -22,6 +23,7 @@ def test_a_rich_and_a_lazy_network(tmp_path, capsys):
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")  # after so few epochs
 def test_the_same_on_any_number_of_threads(tmp_path, monkeypatch):
     monkeypatch.setattr(digits, "EPOCHS", 2)
     before = torch.get_num_threads()

@@ -24,4 +24,8 @@ def cost(
     """Estimate what a measurement adds to the model's own forward passes."""
     from ..measurement.cost import measurement_cost
 
-    print(measurement_cost(samples, features, outputs, targets=targets, layers=layers, processes=processes, positions=positions))
+    estimate = measurement_cost(
+        samples, features, outputs, targets=targets, layers=layers, processes=processes, positions=positions
+    )
+    print(estimate)
+    print(f"{'time on this CPU':<31}about {estimate.seconds():.2g} s")
