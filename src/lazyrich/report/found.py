@@ -22,7 +22,7 @@ from .runs import Layer, Run, Seed, shared_steps
 DEPTH = 4
 COLUMNS = ("condition", "seed", "step", "measure", "value")
 LOOKED_FOR = (
-    "results that `lazyrich measure --out` or Richness.save wrote (JSON) and series (evaluations.jsonl), there and up to "
+    "results (JSON, as Richness.save and `lazyrich measure` write them) and series (evaluations.jsonl), there and up to "
     f"{DEPTH} folders below, and for the results.csv of an experiment"
 )
 
