@@ -89,6 +89,8 @@ def find_head(model: nn.Module, forward: Callable[[], Any], named: nn.Module | s
     again = None
     if possible or sum(module is first.copies[last].module for module, _ in first.made) > 1:
         again = _second_run(model, candidates, forward, first.made, possible, passing)
+    order = list(names(model))
+    passing = dict(sorted(passing.items(), key=lambda item: order.index(item[0])))
     heads = [module for module in passing if not _returned_as_features(module, passing, first.copies[last], tensors)]
     if len(heads) > 1:
         raise HeadError(f"{type(model).__name__} has more than one head: pass head= to say which. {listed(model, heads)}")
