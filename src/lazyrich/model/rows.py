@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import DataError, HeadError
 from .batches import Batch, entry
-from .calls import Call
+from .calls import MANY_OUTPUTS, Call
 from .head import Head, Reading
 from .labels import Fitting, Labels, decided_labels, fitting_labels
 from .returned import MEASURED_AS_RETURNED, positions, subset
@@ -119,6 +119,8 @@ def head_rows(
     """
     call = reading.call
     features, outputs = _checked(call)
+    if head.linear and call.shape[-1] > MANY_OUTPUTS:
+        outputs = None  # they follow from the features
     samples, places, transposed = _shape(head, reading, batch, reader.layout)
     relation = head.relation
     picked = relation is not None and relation.rows in ("mean", "position")
