@@ -107,4 +107,5 @@ def _whole(x: Tensor) -> Tensor:
 
 
 def _squared_norm(x: Tensor) -> float:
-    return float(x.double().square().sum())
+    x = torch.view_as_real(x.to(torch.complex128)) if x.is_complex() else x.double()
+    return float(x.square().sum())

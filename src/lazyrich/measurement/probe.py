@@ -69,9 +69,9 @@ def probe_set(one_pass: OnePass, num_samples: int) -> Probe:
 
 def _cut(one_pass: OnePass, part: Part, rows: slice) -> Batch | None:
     """Some samples of a batch, if the model gives the same rows for them as for the complete batch."""
-    batch = rows_of(part.batch, part.rows.batch_samples, rows)
     chosen = torch.arange(part.rows.batch_samples)[rows]
     try:
+        batch = rows_of(part.batch, part.rows.batch_samples, rows)
         alone = replace(one_pass, data=[batch.item], head=part.known, num_samples=None, processes=Processes(False))
         again = next(iter(alone.parts("checking")), None)
     except Exception:  # whatever a model raises for a batch that it does not take

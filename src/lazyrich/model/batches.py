@@ -248,7 +248,7 @@ def first_dimension(value: Any) -> int:
 def rows_of(batch: Batch, size: int, rows: slice) -> Batch:
     """A batch in which every tensor with ``size`` entries along its first dimension has only some of them."""
     cut = map_tensors(batch.item, lambda x: x[rows] if x.ndim and len(x) == size else x)
-    return replace(_batch(cut), is_mapping=batch.is_mapping)
+    return replace(_batch(cut, free=True), is_mapping=batch.is_mapping)
 
 
 def raw_bytes(x: Tensor) -> bytes:

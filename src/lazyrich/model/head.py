@@ -39,8 +39,9 @@ class Head:
     Attributes:
         module, name: the layer and its dotted name.
         relation: how its outputs are returned; None where it was named and the returned tensors do not show it.
-        residual: E1, the largest deviation of its outputs from φWᵀ + b with its own parameters, relative to the rounding that the
-            dtypes allow: at most 1 where it is linear; None where it has no such parameters.
+        residual: E1, the largest deviation of its outputs from φWᵀ + b with its own parameters, relative to the largest output;
+            None where it has no such parameters.
+        linear: whether that is the rounding of the dtypes.
         parameters: weight (C, p) and bias (C,) of a linear head.
     """
 
@@ -48,12 +49,8 @@ class Head:
     name: str
     relation: Relation | None = None
     residual: float | None = None
+    linear: bool = False
     parameters: tuple[Tensor | None, Tensor | None] = (None, None)
-
-    @property
-    def linear(self) -> bool:
-        """Whether the outputs are linear in the features, as its own parameters say."""
-        return self.residual is not None and self.residual <= 1
 
 
 def find_head(model: nn.Module, forward: Callable[[], Any], named: nn.Module | str | None = None) -> tuple[Head, Reading | None]:
@@ -89,8 +86,8 @@ def find_head(model: nn.Module, forward: Callable[[], Any], named: nn.Module | s
     again = None
     if possible or sum(module is first.copies[last].module for module, _ in first.made) > 1:
         again = _second_run(model, candidates, forward, first.made, possible, passing)
-    order = list(names(model))
-    passing = dict(sorted(passing.items(), key=lambda item: order.index(item[0])))
+    last_first = {module: k for k, (module, _) in enumerate(reversed(first.made))}
+    passing = dict(sorted(passing.items(), key=lambda item: last_first[item[0]]))
     heads = [module for module in passing if not _returned_as_features(module, passing, first.copies[last], tensors)]
     if len(heads) > 1:
         raise HeadError(f"{type(model).__name__} has more than one head: pass head= to say which. {listed(model, heads)}")
@@ -201,22 +198,23 @@ def _with_evidence(head: Head, reading: Reading) -> Head:
     relations = _relations(reading.call, reading.returned)
     found = combined(relations, reading.call.shape[-1]) if relations else None
     parameters = reading.call.parameters or linear_parameters(head.module)
-    return replace(head, relation=found, residual=_residual(reading.call, parameters), parameters=parameters)
+    residual, linear = _residual(reading.call, parameters)
+    return replace(head, relation=found, residual=residual, linear=linear, parameters=parameters)
 
 
 def _relations(call: Call, returned: Sequence[Tensor]) -> list[Relation]:
     return [found for k in range(len(returned)) if (found := relation(call, returned, k)) is not None]
 
 
-def _residual(call: Call, parameters: tuple[Tensor | None, Tensor | None]) -> float | None:
-    """E1: the largest deviation from φWᵀ + b on some rows, over what rounding in the coarsest dtype allows."""
+def _residual(call: Call, parameters: tuple[Tensor | None, Tensor | None]) -> tuple[float | None, bool]:
+    """E1: the largest deviation from φWᵀ + b on some rows, and whether rounding in the coarsest dtype allows it."""
     weight, bias = parameters
     features = call.features.flatten(0, -2)[:FEW_ROWS]
     outputs = call.outputs.flatten(0, -2)[: len(features)]
     if weight is None or not len(outputs) or not features.is_floating_point() or not outputs.is_floating_point():
-        return None
+        return None, False
     if features.shape[1] != weight.shape[1] or outputs.shape[1] != weight.shape[0]:
-        return None
+        return None, False
     features = features[: len(outputs)]
     some = torch.linspace(0, len(weight) - 1, min(len(weight), FEW_COLUMNS), device=weight.device).long()
     w, x = weight[some].double(), features.to(weight.device, torch.float64)
@@ -224,8 +222,11 @@ def _residual(call: Call, parameters: tuple[Tensor | None, Tensor | None]) -> fl
     outputs = outputs[:, some.to(outputs.device)]
     eps = max(torch.finfo(t.dtype).eps for t in (features, outputs, weight))
     allowed = 8 * eps * weight.shape[1] ** 0.5 * (x.abs() @ w.abs().T + b.abs()) + torch.finfo(torch.float32).tiny
-    deviation = (outputs.to(w.device, torch.float64) - (x @ w.T + b)).abs() / allowed
-    return float(deviation.max()) if bool(torch.isfinite(deviation).all()) else float("inf")
+    outputs = outputs.to(w.device, torch.float64)
+    deviation, size = (outputs - (x @ w.T + b)).abs(), float(outputs.abs().max())
+    if not bool(torch.isfinite(deviation).all()):
+        return float("inf"), False
+    return float(deviation.max()) / max(size, torch.finfo(torch.float32).tiny), bool((deviation <= allowed).all())
 
 
 def _may_be(shape: tuple[int, ...], tensors: Sequence[Tensor]) -> bool:

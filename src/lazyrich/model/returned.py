@@ -51,7 +51,7 @@ class Relation:
     also: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        where = {"all": "", "mean": ", averaged over positions", "position": ", selected positions", "subset": ", selected rows"}
+        where = {"all": "", "mean": ", mean over positions", "position": ", selected positions", "subset": ", selected rows"}
         return self.kind + where[self.rows]
 
     def arranged(self, x: Tensor) -> Tensor:
@@ -324,6 +324,6 @@ def combined(relations: Sequence[Relation], width: int) -> Relation:
         if found.columns is None:
             return found
     held = {column for found in relations for column in found.columns or ()}
-    if held == set(range(width)):
-        return replace(relations[0], kind="columns over several tensors")
+    if len(relations) > 1 and held == set(range(width)):
+        return replace(relations[0], kind="as it is, columns over several tensors")
     return relations[0]

@@ -12,7 +12,7 @@ class Evidence:
     Attributes:
         head: name of the layer whose input the features are; "" where ``forward=`` returned the rows.
         linear: whether its outputs are φWᵀ + b with its own parameters, to the rounding of their dtype; None where it has none.
-        linear_residual: the largest deviation from that, in units of what rounding allows; linear up to 1.
+        linear_residual: the largest deviation from that, relative to the largest output.
         returned: how the model returns the outputs: "as it is", "softmax", "selected columns" …
         row: what a row is, "sample" or "position".
         rows_left_out: reason -> how many rows do not count.

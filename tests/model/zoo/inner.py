@@ -19,7 +19,7 @@ def _():
     maps = [convolution(sample, model[0]) for sample in x]
     before, features = np.stack([m.mean(1) for m in maps]), np.stack([relu(m).mean(1) for m in maps])
     layers = {"0": array(x).mean(2), "1": before, "2": features, "4": features}
-    right = Answer("4", features, linear(features, model[4]), layers=layers)
+    right = Answer("4", features, linear(features, model[4]), layers=layers, unmarked=("0",))
     return Case(model, x, right, {"layers": list(layers)})
 
 
