@@ -42,8 +42,10 @@ def _by_step(schedule: Schedule) -> Schedule:
 
 def _last(moment: Moment) -> int:
     """The step of the last evaluation; before the first one, 0 is still to come at step 0 and is past afterwards."""
-    if moment.previous is not None:
+    if moment.previous is not None and moment.previous.step <= moment.step:
         return moment.previous.step
+    if moment.previous is not None:  # training has gone back to an earlier checkpoint: what is due is this very step
+        return moment.step - 1
     return -1 if moment.step == 0 else 0
 
 

@@ -27,7 +27,7 @@ MISTAKES = [  # arguments, exit status, what the sentence is, as a regular expre
         "MODEL: userproject:not_a_model returned int, not a torch.nn.Module",
     ),
     (["measure", "userproject:raises", "--data", DATA], 1, "MODEL: userproject:raises raised TypeError: .* line .*"),
-    (["measure", TWO, "--data", DATA], 1, "Two has more than one head: say which. .*--head left.*--head right.*"),
+    (["measure", TWO, "--data", DATA], 1, "Two has more than one head: pass --head to say which. .*--head right.*--head left.*"),
     (["measure", MODEL, "--data", "userproject:not_a_model"], 1, "--data must be a DataLoader, .*, got int"),
     (["measure", MODEL, "--data", "userproject:build_wide"], 1, "mat1 and mat2 shapes cannot be multiplied .*"),
     ([*MEASURE, "--head", "9"], 1, "--head 9 is not a module of Sequential. .*"),

@@ -40,6 +40,7 @@ def small_things():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning", "ignore::FutureWarning:lightning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # when torch_geometric is imported
 @pytest.mark.parametrize("page", [page for page in PAGES if any(not block.built for block in python_blocks(page))], ids=name)
 def test_the_blocks_run_and_print_the_text_below_them(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -510,7 +510,6 @@ class TestBadInput:
             (lambda s: [(s.x, torch.zeros(64, 2, 2))], {}, DataError, r"targets must have shape .* got \(64, 2, 2\)"),
             (lambda s: [(s.x, torch.full((64,), 3))], {}, DataError, "label 3 is out of range.*0 … 2"),
             (lambda s: [(s.x, torch.full((64,), -1))], {}, DataError, "label -1 is out of range"),
-            (lambda s: s.x.double(), {}, TypeError, "inputs are torch.float64 and the model's parameters torch.float32"),
             (lambda s: TensorDataset(s.x), {}, TypeError, "wrap it in torch.utils.data.DataLoader"),
             (lambda s: [(s.x, s.x, s.x)], {}, DataError, r"a pair \(inputs, targets\).*got \(Tensor, Tensor, Tensor\)"),
             (lambda s: [3], {}, TypeError, "a batch must be a tensor, a pair, a mapping or an object .* got int"),

@@ -54,4 +54,4 @@ def test_a_series():
 def test_a_table_of_an_experiment(tmp_path):
     (tmp_path / "results.csv").write_text("condition,seed,step,measure,value\na,0,0,D_LR of fc,0.5\na,0,0,spectral_exponent,2\n")
     (run,) = find(tmp_path).runs
-    assert run.seeds[0].measures == ["low_rank of fc", "alpha_req"]
+    assert list(run.seeds[0].values) == ["low_rank of fc", "alpha_req"]

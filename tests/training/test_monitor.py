@@ -193,7 +193,13 @@ class TestWhatIsMeasured:
 
 class TestWhen:
     def due(self, schedule, steps=20, **moment):
-        return [s for s in range(steps) if schedule(Moment(s, **moment))]
+        found, previous = [], None
+        for step in range(steps):
+            now = Moment(step, previous=previous, **moment)
+            if schedule(now):
+                found.append(step)
+                previous = now
+        return found
 
     def test_usual(self):
         assert self.due(schedules.every(7)) == [0, 7, 14]

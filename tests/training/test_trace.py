@@ -163,7 +163,9 @@ class TestResume:
         loaded = []
         module = sys.modules["lazyrich.training.trace"]  # the package exports the function of this name
         monkeypatch.setattr(
-            module, "load_checkpoint", lambda model, path: (loaded.append(path.name), load_checkpoint(model, path))
+            module,
+            "load_checkpoint",
+            lambda model, path, **options: (loaded.append(path.name), load_checkpoint(model, path, **options)),
         )
         s = trace(network(), folder, samples(), out=tmp_path / "out", resume=True)
         assert loaded == ["model_0000.pt", "model_0050.pt"]  # the first as the start

@@ -119,6 +119,7 @@ def low_rank_measure(
     return _measure(_features_of(gram), span, power, damping=(rtol * float(span.singular_values[0])) ** 2)
 
 
+@torch.inference_mode(False)
 def low_rank_estimate(
     features: Tensor | Gram,
     outputs: Tensor | None = None,

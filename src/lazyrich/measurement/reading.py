@@ -184,5 +184,5 @@ def layer_notes(layers: LayerSums, read: dict[str, LayerRichness]) -> tuple[str,
     narrow = [name for name, layer in read.items() if layer.isotropic is None]
     notes = [f"left out: {reason}" for reason in left_out.values()]
     if narrow:
-        notes.append(f"no isotropic baseline for {', '.join(map(repr, narrow))}: fewer features than the outputs have directions")
+        notes.append(f"no isotropic baseline for {', '.join(map(repr, narrow))}: fewer features than output directions")
     return tuple(notes)

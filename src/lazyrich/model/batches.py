@@ -217,7 +217,7 @@ def _batch(item: Any, free: bool = False) -> Batch:
     if next(tensors_in(item), None) is None and not callable(getattr(item, "to", None)):
         raise TypeError(
             f"a batch must be a tensor, a pair, a mapping or an object that the model takes, got {type(item).__name__}; "
-            "use torch.as_tensor for arrays"
+            "use torch.as_tensor for arrays, or pass forward=lambda model, batch: … for what the model is to be given"
         )
     labels = next((x for name in LABEL_NAMES if isinstance(x := entry(item, name), Tensor)), None)
     return Batch(item, item, labels, is_mapping=True)
