@@ -184,9 +184,9 @@ def classes() -> Iterator[Row]:
 def held_against(setup: Setup, inputs: Tensor, some: int | None = None) -> list[str]:
     """The corrected value, the isotropic one, and what share it is of that and of untrained features."""
     e = estimate(trained(setup, classes=some), inputs)
-    assert e.isotropic is not None  # there are more features than classes
-    shares = (float(numbers([e], "corrected")) / e.isotropic, null_of(setup, inputs, some).untrained_features.ratio)
-    return [pm(e), f"{e.isotropic:.3f}", *(f"{x:.2f}" for x in shares)]
+    isotropic = e.isotropic or float("nan")  # a number: there are more features than classes
+    shares = (float(numbers([e], "corrected")) / isotropic, null_of(setup, inputs, some).untrained_features.ratio)
+    return [pm(e), f"{isotropic:.3f}", *(f"{x:.2f}" for x in shares)]
 
 
 def dtype() -> Iterator[Row]:
