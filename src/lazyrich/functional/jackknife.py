@@ -87,7 +87,6 @@ class _Rows:
         return self.h[some], self.centred[some], self.projected[some], self.sample.lengths[: len(self.h)][some]
 
 
-@torch.inference_mode(False)  # it takes a derivative
 def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife | None:
     """Compute the jackknife of D_LR with an unbiased ‖S_c‖_F².
 

@@ -119,7 +119,6 @@ def low_rank_measure(
     return _measure(_features_of(gram), span, power, damping=(rtol * float(span.singular_values[0])) ** 2)
 
 
-@torch.inference_mode(False)
 def low_rank_estimate(
     features: Tensor | Gram,
     outputs: Tensor | None = None,
@@ -154,11 +153,12 @@ def low_rank_estimate(
         True
     """
     power = power_of(reference)
-    gram = as_gram(features, outputs, weights=weights, retain=retain, needs=("outputs",))
-    directions, part = directions_of(gram, "outputs"), _features_of(gram)
-    span = directions.span(rtol)
-    value = float(_measure(part, span, power))
-    jackknife = jackknifed(gram, span, power)
+    with torch.inference_mode(False):  # the jackknife takes a derivative
+        gram = as_gram(features, outputs, weights=weights, retain=retain, needs=("outputs",))
+        directions, part = directions_of(gram, "outputs"), _features_of(gram)
+        span = directions.span(rtol)
+        value = float(_measure(part, span, power))
+        jackknife = jackknifed(gram, span, power)
     band = {cut: float(_measure(part, directions.span(cut), power)) for cut in BAND}
     return LowRankEstimate(
         value=value,
