@@ -79,7 +79,7 @@ class TestFolder:
     def test_damage_is_named(self, folder, line):
         path = folder.path / "evaluations.jsonl"
         path.write_text(path.read_text() + line + "\n")
-        with pytest.raises(DataError, match=r"evaluations\.jsonl is damaged .*: delete .* to begin anew"):
+        with pytest.raises(DataError, match=r"evaluations\.jsonl is damaged .*: delete .* to start over"):
             folder.read()
 
     def test_bytes_that_are_no_text(self, folder):

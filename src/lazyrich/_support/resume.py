@@ -14,7 +14,7 @@ def check_free(out: Path, occupied: bool, resume: bool, content: str) -> None:
     """Refuse a folder that holds results, unless they are to be continued.
 
     Args:
-        out: the folder, for the message.
+        out: the folder that the error names.
         occupied: whether it holds results.
         content: what these are, "runs" for example.
 
@@ -29,7 +29,7 @@ def check_same(folder: Path, stored: Mapping[str, Any], ours: Mapping[str, Any],
     """Refuse to continue results that were made with other settings.
 
     Args:
-        folder: where the results are, for the message.
+        folder: the folder that the error names.
         stored: their settings, as they were read from JSON.
         ours: the settings of the work that wants to continue them.
         content: what the folder holds where these differ, "a run with another setup" for example.

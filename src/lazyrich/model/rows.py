@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, HeadError
-from .batches import Batch, entry
+from .batches import IGNORED_LABEL, Batch, entry
 from .calls import MANY_OUTPUTS, Call
 from .head import Head, Reading
 from .labels import Fitting, Labels, decided_labels, fitting_labels
@@ -50,7 +50,7 @@ class Reader:
     """
 
     choice: RowChoice = None
-    ignore_index: int = -100
+    ignore_index: int = IGNORED_LABEL
     layout: Layout | None = None
     labels: Labels | None = None
 

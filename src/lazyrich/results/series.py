@@ -180,7 +180,7 @@ class SeriesFolder:
             kept = [line for line in self._lines() if self._parsed(line).step <= step]
             write_text(self._lines_path, "".join(line + "\n" for line in kept))
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Drops a line that was cut off, so that the next one is whole."""
         self.rewind(sys.maxsize)
 
@@ -199,7 +199,7 @@ class SeriesFolder:
         try:
             *lines, _ = self._lines_path.read_text(encoding="utf-8").split("\n")
         except UnicodeDecodeError as error:
-            raise DataError(f"{self._lines_path} is damaged ({error}): delete {self.path} to begin anew") from error
+            raise DataError(f"{self._lines_path} is damaged ({error}): delete {self.path} to start over") from error
         return lines
 
     def _parsed(self, line: str) -> Evaluation:
@@ -211,7 +211,7 @@ class SeriesFolder:
                 raise ValueError(f"step {step} is no number of steps")
             return Evaluation(step, values, note=None if row.get("note") is None else str(row["note"]))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-            raise DataError(f"{self._lines_path} is damaged ({error}): delete {self.path} to begin anew") from error
+            raise DataError(f"{self._lines_path} is damaged ({error}): delete {self.path} to start over") from error
 
 
 def _curves_path(folder: Path, step: int) -> Path:

@@ -300,7 +300,7 @@ class Monitor:
         evaluations = folder.read().evaluations
         check_free(folder.path, bool(evaluations), resume, "a series")
         if self._processes.rank == 0:
-            folder.mend()
+            folder.repair()
         return evaluations
 
     def _rewind(self, step: int) -> None:

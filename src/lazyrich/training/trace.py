@@ -172,7 +172,7 @@ def _resumed(folder: SeriesFolder, about: Mapping[str, Any], paths: Mapping[int,
             if before.get(step) != digests[step]:
                 raise DataError(f"{folder.path} holds step {step} of another checkpoint than {paths[int(step)]}: {other}")
         digests = before | digests
-    folder.mend()  # even without evaluations: the very first line may be incomplete
+    folder.repair()  # even without evaluations: the very first line may be incomplete
     write_text(path, json.dumps({**about, "checkpoints": digests}, indent=1) + "\n")
     return evaluations
 
