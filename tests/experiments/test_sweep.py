@@ -54,6 +54,7 @@ def log(tmp_path, monkeypatch):
     path = tmp_path / "log"
     path.touch()
     monkeypatch.setenv("SWEEP_LOG", str(path))
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # by default 15: beside other work on a busy machine they would hardly run
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([TESTS, *filter(None, [os.environ.get("PYTHONPATH")])]))
     return path
 

@@ -1,10 +1,8 @@
 import copy
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
+from peak_memory import printed, reads_peak_memory
 from torch import nn
 
 from lazyrich import DataError, DegenerateError
@@ -239,23 +237,22 @@ class TestTheModelComesBack:
         assert torch.backends.mha.get_fastpath_enabled()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read with the resource module")
+@reads_peak_memory
 def test_memory_stays_within_the_bound():
     """The whole Jacobian would take 600 MB; 150 MB are allowed."""
-    code = """
-        import resource, torch
+    program = """
+        import torch
         from torch import nn
         from lazyrich.functional import tangent_kernel
         torch.set_num_threads(1)
         model = nn.Sequential(nn.Linear(1000, 1000), nn.Tanh(), nn.Linear(1000, 5))
         x = torch.randn(30, 1000)
         tangent_kernel(model, x[:2], parameters=["2"])
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak()
         tangent_kernel(model, x, max_bytes=150 * 2**20)
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+        print(peak() - before)
     """
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert float(run.stdout) < 150
+    assert 0 < printed(program) < 150
 
 
 class TestErrors:

@@ -3,13 +3,12 @@ import io
 import math
 import pickle
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peak_memory import printed, reads_peak_memory
 from reference import splitmix
 from together import Together
 from torch.testing import assert_close
@@ -559,7 +558,7 @@ class TestErrors:
 
 
 MEMORY = """
-import resource, sys, torch
+import sys, torch
 from lazyrich import Gram
 from lazyrich.functional import feature_spectrum, low_rank_estimate
 n, p = int(sys.argv[1]), 512
@@ -570,18 +569,15 @@ for _ in range(n // 1000):
     x.normal_(generator=g)
     gram.update(x, x @ mix)
 low_rank_estimate(gram), feature_spectrum(gram)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak())
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read with the resource module")
+@reads_peak_memory
 def test_peak_memory_does_not_grow_with_n():
     """A million samples against ten thousand, p = 512, in processes of their own: within 5 %."""
-    peaks = []
-    for n in (10_000, 1_000_000):
-        done = subprocess.run([sys.executable, "-c", MEMORY, str(n)], capture_output=True, text=True, check=True)
-        peaks.append(int(done.stdout))
-    assert peaks[1] <= 1.05 * peaks[0], peaks
+    few, many = (printed(MEMORY, n) for n in (10_000, 1_000_000))
+    assert many <= 1.05 * few, (few, many)
 
 
 def test_spectrum_reads_the_same_gram():

@@ -15,7 +15,8 @@ from .._support.files import folder_name, natural
 from .._support.stored import read_json
 from ..errors import DataError
 from ..results.names import current_name
-from ..results.richness import SCHEMA, LayerRichness, Richness, load
+from ..results.parts import LayerRichness
+from ..results.richness import SCHEMA, Richness, load
 from ..results.series import Evaluation, Series, SeriesFolder
 from .runs import Layer, Run, Seed, shared_steps
 
