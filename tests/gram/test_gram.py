@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peak_memory import printed, reads_peak_memory
-from reference import splitmix
+from reference import d_lr, splitmix
 from together import Together
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -47,6 +47,12 @@ def readings(gram):
     estimate = low_rank_estimate(gram)
     numbers = [estimate.value, estimate.corrected, estimate.stderr, gram.fourth_moment(), gram.effective_count]
     return values | {"numbers": torch.tensor(numbers, dtype=torch.float64)}
+
+
+def fourth_moment_of(x, weights):
+    """Σ wᵢ²‖Φᵢ - Φ̄‖⁴ with weights that sum to one, row by row."""
+    x, w = x.double(), weights.double() / weights.double().sum()
+    return float((w.square() * (x - w @ x).square().sum(1).square()).sum())
 
 
 def without_stderr(values):
@@ -367,6 +373,21 @@ class TestPrecision:
         for row in range(3000):
             gram.update(x[row : row + 1], f[row : row + 1])
         assert low_rank_measure(gram).item() == pytest.approx(low_rank_measure(x.double(), f.double()).item(), abs=1e-5)
+
+    @pytest.mark.parametrize("far", [1024, 1500])
+    @pytest.mark.parametrize("weight", [1e-12, 1e-15])
+    def test_the_first_rows_may_have_little_weight_and_be_far_from_the_rest(self, far, weight):
+        """The pilot is the mean of the first block, unless a later block weighs more than all before it."""
+        g = torch.Generator().manual_seed(0)
+        x, weights = torch.randn(2500, 30, generator=g) * torch.arange(1, 31) ** -0.5, torch.ones(2500)
+        x[:far] += 1e4
+        weights[:far] = weight
+        f = x.double() @ torch.randn(30, 4, generator=g, dtype=torch.float64)
+        gram = Gram()
+        for rows in torch.arange(2500).split(700):
+            gram.update(x[rows], f[rows], weights=weights[rows])
+        assert low_rank_measure(gram).item() == pytest.approx(d_lr(x, f, weights), abs=2e-6)
+        assert gram.fourth_moment() == pytest.approx(fourth_moment_of(x, weights), rel=1e-5)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_precision_is_summed_in_float32_and_float64(self, dtype):

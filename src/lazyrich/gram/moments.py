@@ -65,11 +65,11 @@ class Moments:
         """p, the number of features."""
         return len(self.cubic)
 
-    def start(self, features: Tensor, small: Tensor, weights: Tensor) -> None:
-        """Make the mean of the first rows the pilot."""
+    def mean(self, features: Tensor, small: Tensor, weights: Tensor) -> Tensor:
+        """(p + s,) the mean of a block of rows, which may serve as the pilot."""
         share = weights / weights.sum()
         mean = (share.unsqueeze(0) @ features.double()).squeeze(0).to(features.dtype)
-        self.pilot.copy_(torch.cat([mean, share @ small]))
+        return torch.cat([mean, share @ small])
 
     def add(self, features: Tensor, small: Tensor, weights: Tensor | None) -> None:
         """Add a block of rows, and overwrite the rows.

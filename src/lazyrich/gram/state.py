@@ -182,10 +182,12 @@ class State:
         first, step = int(counts["first_row"] + counts["row_step"] * counts["num_rows"]), int(counts["row_step"])
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             weights_there = weights.to(self.device, non_blocking=True)
+            if not counts["num_rows"]:
+                self.moments.pilot.copy_(self.moments.mean(features, small, weights_there))
+            elif not self.uniform and float(weights.sum()) > self.weight_sum:  # the pilot is the mean of rows of little weight
+                self.move(self.moments.mean(features, small, weights_there))
             row_numbers = torch.arange(first, first + step * count, step)
             self.retained.offer(RowSample(features, small, weights_there, row_numbers))
-            if counts["num_rows"] == 0:
-                self.moments.start(features, small, weights_there)
             self.moments.add(features, small, None if self.uniform else weights_there)
         counts["weight_sum"] += count if self.uniform else float(weights.sum())
         counts["squared_weight_sum"] += count if self.uniform else float(weights.square().sum())
@@ -206,6 +208,12 @@ class State:
         counts["weighted"] = max(counts["weighted"], others["weighted"])
         for name in TOTALS:
             counts[name] += others[name]
+
+    def move(self, pilot: Tensor) -> None:
+        """Take the sums about another pilot mean."""
+        for name, value in self.about(pilot).items():
+            getattr(self.moments, name).copy_(value)
+        self.moments.pilot.copy_(pilot)
 
     def about(self, pilot: Tensor) -> dict[str, Tensor]:
         """The sums about another pilot mean, by name."""
