@@ -1,6 +1,7 @@
 """Rules of the house that no linter checks: every module can be imported first, and what is private stays in its room."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,17 @@ def test_dir_lists_each_public_name_once():
     names = dir(lazyrich)
     assert len(names) == len(set(names))
     assert set(lazyrich.__all__) < set(names)
+
+
+def test_public_names_are_those_that_type_checkers_see():
+    """They are imported when they are first used; type checkers and editors read the imports under TYPE_CHECKING."""
+    tree = ast.parse((SRC / "__init__.py").read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.name: node.module for node in imports for alias in node.names}
+    assert sorted(seen) == sorted(lazyrich.__all__)
+    for name, source in seen.items():
+        of = importlib.import_module("lazyrich" if source is None else f"lazyrich.{source}")
+        assert getattr(lazyrich, name) is getattr(of, name), name
+    with pytest.raises(AttributeError, match="no attribute 'mesure'"):
+        _ = lazyrich.mesure

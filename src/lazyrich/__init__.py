@@ -8,37 +8,30 @@
 True
 """
 
-from importlib.metadata import version as _version
+from __future__ import annotations
+
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from . import functional, schedules
-from .errors import (
-    CheckpointError,
-    ConvergenceWarning,
-    DataError,
-    DegenerateError,
-    HeadError,
-    MissingExtraError,
-    NondeterminismError,
-    NonFiniteError,
-    RankWarning,
-)
-from .functional import FeatureSpectrum, LowRankEstimate, ParameterNorm, PowerLaw
-from .gram import Gram
-from .measurement.cost import MeasurementCost, measurement_cost
-from .measurement.measure import collect, measure
-from .measurement.null import Null, NullDistribution, null_distribution
-from .model.rows import Rows
-from .results.evidence import Evidence
-from .results.parts import Comparison, LayerRichness
-from .results.richness import Richness, load, table
-from .results.series import Evaluation, Series
-from .training.alarms import crosses, falls
-from .training.monitor import Monitor
-from .training.trace import trace
-
 if _TYPE_CHECKING:
+    from . import functional, schedules
+    from .errors import (
+        CheckpointError,
+        ConvergenceWarning,
+        DataError,
+        DegenerateError,
+        HeadError,
+        MissingExtraError,
+        NondeterminismError,
+        NonFiniteError,
+        RankWarning,
+    )
+    from .functional import FeatureSpectrum, LowRankEstimate, ParameterNorm, PowerLaw
+    from .gram import Gram
+    from .measurement.cost import MeasurementCost, measurement_cost
+    from .measurement.measure import collect, measure
+    from .measurement.null import Null, NullDistribution, null_distribution
     from .metrics import (
         AlphaReQ,
         EffectiveRank,
@@ -49,8 +42,16 @@ if _TYPE_CHECKING:
         RankMe,
         StableRank,
     )
+    from .model.rows import Rows
+    from .results.evidence import Evidence
+    from .results.parts import Comparison, LayerRichness
+    from .results.richness import Richness, load, table
+    from .results.series import Evaluation, Series
+    from .training.alarms import crosses, falls
+    from .training.monitor import Monitor
+    from .training.trace import trace
 
-__version__ = _version("lazyrich")
+    __version__: str
 
 __all__ = [
     "AlphaReQ",
@@ -100,14 +101,47 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> _Any:
-    """Import the metrics when one is asked for, because torchmetrics is an extra and takes longer to import than all the rest."""
-    if name in __all__:
-        from . import metrics
+_MODULES = {  # a module is imported when one of its names is first used, because torch alone takes a second
+    ".errors": (
+        "CheckpointError", "ConvergenceWarning", "DataError", "DegenerateError", "HeadError", "MissingExtraError",
+        "NonFiniteError", "NondeterminismError", "RankWarning",
+    ),
+    ".functional": ("FeatureSpectrum", "LowRankEstimate", "ParameterNorm", "PowerLaw"),
+    ".gram": ("Gram",),
+    ".measurement.cost": ("MeasurementCost", "measurement_cost"),
+    ".measurement.measure": ("collect", "measure"),
+    ".measurement.null": ("Null", "NullDistribution", "null_distribution"),
+    ".metrics": (
+        "AlphaReQ", "EffectiveRank", "KernelAlignment", "LowRankMeasure", "NeuralCollapse", "ParticipationRatio", "RankMe",
+        "StableRank",
+    ),
+    ".model.rows": ("Rows",),
+    ".results.evidence": ("Evidence",),
+    ".results.parts": ("Comparison", "LayerRichness"),
+    ".results.richness": ("Richness", "load", "table"),
+    ".results.series": ("Evaluation", "Series"),
+    ".training.alarms": ("crosses", "falls"),
+    ".training.monitor": ("Monitor",),
+    ".training.trace": ("trace",),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-        return getattr(metrics, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> _Any:
+    """Import a public name when it is first used (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: _Any = version("lazyrich")
+    elif name in _MODULE_OF:
+        value = getattr(_import_module(_MODULE_OF[name], __name__), name)
+    elif name in __all__:  # a module
+        return _import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})
