@@ -12,7 +12,7 @@ MEASURED := tests/gram tests/functional tests/model tests/support/test_processes
 .PHONY: demo test lint docs pytest benchmark coverage clean
 
 demo: .venv/ready  ## train and measure two networks on scikit-learn's digits, one rich and one lazy
-	$(BIN)/lazyrich demo --out lazyrich-demo
+	$(BIN)/lazyrich demo --out lazyrich-demo --overwrite
 
 test: lint docs pytest  ## everything that must pass: style, types, imports, spelling, documentation, tests
 

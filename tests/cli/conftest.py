@@ -44,6 +44,28 @@ def build_once():
 def build_wide():
     return [torch.zeros(4, 9)]
 
+def build_images():
+    return [torch.zeros(4, 1, 8, 8)]
+
+def build_convolution():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+
+def build_nan():
+    return [torch.full((4, 8), float("nan"))]
+
+def build_failing():
+    for batch in build_loader():
+        yield {"inputs": batch[0]}["input"]
+
+def build_assertive():
+    class Assertive(nn.Module):
+        def forward(self, x):
+            assert len(x) < 4, "at most 3"
+    return Assertive()
+
+def exits():
+    raise SystemExit("usage: train.py EPOCHS")
+
 def not_a_model():
     return 3
 

@@ -22,6 +22,8 @@ class TestMeasure:
         assert str(expected) in shown.out
         assert lazyrich.load(project / "found" / "richness.json").to_dict() == expected.to_dict()
         assert (project / "found" / "richness.png").exists()
+        assert main([*common, "--out", "found"]) == 1
+        assert main([*common, "--out", "found", "--overwrite"]) == 0
 
     @pytest.mark.parametrize(
         ("model", "loader", "named"),

@@ -1,6 +1,7 @@
 """Mistakes on the command line: each gives one sentence that names options, and an exit status."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,27 +16,74 @@ TRACE = ["trace", MODEL, "weights", "--data", DATA, "--out", "taken"]
 
 MISTAKES = [  # arguments, exit status, what the sentence is, as a regular expression
     (["measure", MODEL], 2, "--data"),
-    (["mesure", MODEL], 2, "invalid choice|mesure"),
+    (["mesure", MODEL], 2, "lazyrich: there is no command 'mesure'; did you mean measure[?] There are: demo, measure, .*"),
+    ([*MEASURE, "--poolng", "first"], 2, "--pooling"),
+    (["cost"], 2, "--samples N[\\s\\S]*--features P"),
     ([*MEASURE, "--pooling", "max"], 2, "--pooling"),
     (["measure", "userproject", "--data", DATA], 1, "MODEL must be package.module:function, got 'userproject'"),
-    (["measure", "nowhere:build", "--data", DATA], 1, "MODEL: cannot import 'nowhere' .*; run from the folder that holds it"),
-    (["measure", "userproject:build", "--data", DATA], 1, "MODEL: userproject has no function 'build'; it has: build_model, .*"),
-    (["measure", "userproject:CONSTANT", "--data", DATA], 1, "MODEL: userproject has no function 'CONSTANT'; it has: .*"),
+    (["measure", "nowhere:build", "--data", DATA], 1, "MODEL: there is no module 'nowhere'; run from the folder that holds it"),
+    (
+        ["measure", "needy:build", "--data", DATA],
+        1,
+        "MODEL: importing 'needy' raised ModuleNotFoundError: .*'absent' .*needy.py, line 3.*",
+    ),
+    (["measure", "models/vision.py:build", "--data", DATA], 1, "MODEL names a module, not a file: write models.vision:build"),
+    (
+        ["measure", "userproject:exits", "--data", DATA],
+        1,
+        "MODEL: userproject:exits raised SystemExit: usage: train.py EPOCHS .*",
+    ),
+    (
+        ["measure", "userproject:build", "--data", DATA],
+        1,
+        "MODEL: userproject has no function 'build'; did you mean build_.*[?] It has: .*",
+    ),
+    (["measure", "userproject:CONSTANT", "--data", DATA], 1, "MODEL: userproject has no function 'CONSTANT'. It has: .*"),
     (
         ["measure", "userproject:not_a_model", "--data", DATA],
         1,
         "MODEL: userproject:not_a_model returned int, not a torch.nn.Module",
     ),
-    (["measure", "userproject:raises", "--data", DATA], 1, "MODEL: userproject:raises raised TypeError: .* line .*"),
+    (
+        ["measure", "userproject:raises", "--data", DATA],
+        1,
+        "MODEL: userproject:raises raised TypeError: .*userproject.py, line LINE.*",
+    ),
     (["measure", TWO, "--data", DATA], 1, "Two has more than one head: pass --head to say which. .*--head right.*--head left.*"),
     (["measure", MODEL, "--data", "userproject:not_a_model"], 1, "--data must be a DataLoader, .*, got int"),
-    (["measure", MODEL, "--data", "userproject:build_wide"], 1, "mat1 and mat2 shapes cannot be multiplied .*"),
+    (
+        ["measure", MODEL, "--data", "userproject:build_wide"],
+        1,
+        "a batch of --data does not fit MODEL: it gives 9 inputs to a linear layer that takes 8 .PyTorch: mat1 and mat2 .*",
+    ),
+    (
+        ["measure", "userproject:build_convolution", "--data", "userproject:build_images"],
+        1,
+        "a batch of --data does not fit MODEL: it gives 1 channels to a convolution that takes 3 .*",
+    ),
+    (["measure", MODEL, "--data", "userproject:build_nan"], 1, "features hold NaN or infinity in batch 0 .*"),
+    (
+        ["measure", MODEL, "--data", "userproject:build_failing"],
+        1,
+        "your code raised KeyError: 'input' .*userproject.py, line .*",
+    ),
+    (["measure", "userproject:build_assertive", "--data", DATA], 1, "your code raised AssertionError: at most 3 .*, line .*"),
     ([*MEASURE, "--head", "9"], 1, "--head 9 is not a module of Sequential. .*"),
     ([*MEASURE, "--layers", "9"], 1, "--layers '9' are not modules of Sequential. .*"),
     ([*MEASURE, "--checkpoint", "no.pt"], 1, "checkpoint no.pt does not exist"),
+    ([*MEASURE, "--checkpoint", "weights/step-1.pt"], 1, "checkpoint weights/step-1.pt .*"),
+    ([*MEASURE, "--checkpoint", "taken/evaluations.jsonl"], 1, "checkpoint taken/evaluations.jsonl .*"),
     ([*MEASURE, "--start", "no.pt"], 1, "checkpoint no.pt does not exist"),
     ([*MEASURE, "--num-samples", "0"], 1, "--num-samples must be at least 1, got 0"),
     ([*MEASURE, "--device", "tpu9"], 1, "--device tpu9 is not a device that PyTorch knows, such as cpu, cuda:0 or mps"),
+    ([*MEASURE, "--device", "cuda"], 1, "--device cuda is not available .*; use another, such as cpu"),
+    ([*MEASURE, "--out", "last.pt"], 1, "--out last.pt cannot be written to: .*"),
+    ([*MEASURE, "--out", "last.pt/under"], 1, "--out last.pt/under cannot be written to: .*"),
+    (
+        [*MEASURE, "--out", "found"],
+        1,
+        "found holds richness.json already: pass --overwrite to replace it, or another --out",
+    ),
     (
         ["measure", MODEL, "--data", "userproject:build_unlabelled", "--class-balanced"],
         1,
@@ -49,6 +97,12 @@ MISTAKES = [  # arguments, exit status, what the sentence is, as a regular expre
     (["trace", MODEL, "*.bin", "--data", DATA, "--out", "new"], 1, r"checkpoints: nothing matches \*.bin"),
     (["cost", "--samples", "1", "--features", "4", "--outputs", "2"], 1, "--samples must be at least 2, got 1"),
     (["report", "nowhere"], 1, "nowhere does not exist"),
+    (["report", "taken", "--out", "found/richness.json"], 1, "found holds richness.json already: pass --overwrite .*"),
+    (["report", "found"], 1, ".*richness.json.*"),
+    (["demo", "--out", "last.pt"], 1, "--out last.pt cannot be written to: .*"),
+    (["run", "grokking", "--data", "nowhere"], 1, "--data nowhere is not a folder: create it, or name the one that holds .*"),
+    (["run", "grokking", "--accelerator", "gpu"], 1, "--accelerator gpu is not available here: .*"),
+    (["run", "grokking", "--processes", "0"], 1, "--processes must be at least 1, got 0"),
     (["run", "groking"], 1, "no experiment 'groking'; did you mean grokking[?] There are: .*"),
     (["run", "grokking", "--seeds", "0"], 1, "--seeds must be at least 1, got 0"),
     (["sweep", "grokking", "--grid", "optimizer.rat=1"], 1, "--grid: no field 'optimizer.rat' in .*"),
@@ -59,20 +113,44 @@ MISTAKES = [  # arguments, exit status, what the sentence is, as a regular expre
 
 @pytest.mark.parametrize(("arguments", "status", "sentence"), MISTAKES, ids=[" ".join(mistake[0]) for mistake in MISTAKES])
 def test_a_mistake(arguments, status, sentence, project, capsys):
+    if {"cuda", "gpu"} & {*arguments} and torch.cuda.is_available():
+        pytest.skip("no mistake where there is a GPU")
     torch.save(nn.Linear(2, 1).state_dict(), project / "last.pt")
     (project / "weights").mkdir()
     torch.save({}, project / "weights/step-1.pt")
     (project / "taken").mkdir()
     (project / "taken/evaluations.jsonl").write_text('{"step": 1, "values": {"low_rank": 0.5}}\n')
+    (project / "found").mkdir()
+    (project / "found/richness.json").write_text("{}")
+    (project / "needy.py").write_text("import torch\n\nimport absent\n")
+    before = contents(project)
     assert main(arguments) == status
+    assert contents(project) == before
     shown = capsys.readouterr()
-    assert "Traceback" not in shown.err
+    assert shown.out == ""
     if status == 1:
-        assert shown.out == ""
-        said = shown.err.rpartition("\r")[2]  # a progress bar erases itself first
-        assert re.fullmatch(f"lazyrich: {sentence}\n", said), said
+        line = 1 + (project / "userproject.py").read_text().splitlines().index('    return nn.Linear(2, "3")')
+        *progress, said = shown.err.splitlines()
+        assert re.fullmatch(f"lazyrich: {sentence.replace('LINE', str(line))}", said), said
+        assert all("%" in text for text in progress)
     else:
-        assert re.search(sentence, shown.err + shown.out)
+        assert re.search(sentence, shown.err)
+
+
+def contents(folder):
+    """Every file and folder, with what is in it."""
+    inside = (path for path in folder.rglob("*") if "__pycache__" not in path.parts)
+    return {str(path): path.read_bytes() if path.is_file() else None for path in inside}
+
+
+def test_a_bug_of_the_library_keeps_its_traceback(project, monkeypatch):
+    def broken(*arguments, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("lazyrich.measurement.measure.measure", broken)
+    monkeypatch.setattr("lazyrich.cli.failures.OURS", Path(__file__).parent)
+    with pytest.raises(ZeroDivisionError):
+        main(MEASURE)
 
 
 def command(model, *, out=None, num_samples=None, data=None, resume=False): ...

@@ -9,7 +9,6 @@ import os
 import pickle
 import tarfile
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,7 +235,9 @@ class TestDownload:
 def test_data_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("LAZYRICH_DATA", str(tmp_path))
     assert data_folder() == tmp_path
-    assert data_folder("there") == Path("there")
+    assert data_folder(str(tmp_path)) == tmp_path
+    with pytest.raises(DataError, match="data='nowhere' is not a folder"):  # and is not created, because it may be mistyped
+        data_folder("nowhere")
     monkeypatch.delenv("LAZYRICH_DATA")
     assert data_folder().name == "lazyrich"
 

@@ -1,7 +1,8 @@
-"""The progress bar: off by default in the library, on by default on the command line."""
+"""Progress: off by default in the library, on by default on the command line; a bar, or a few lines where that is no terminal."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -51,12 +52,43 @@ class _Shown:
         self.bar.set_postfix_str(plain(text))
 
 
+class _Lines:
+    """A line for every ten per cent, or for every tenfold count where the total is unknown: a log file keeps every line."""
+
+    def __init__(self, total: int | None, text: str, unit: str, done: int) -> None:
+        self.total, self.label, self.unit, self.done = total, text, unit, done
+        self.latest = ""
+        self.next = self._next()
+
+    def update(self, n: int = 1) -> None:
+        self.done += n
+        if self.done >= self.next:
+            share = "" if not self.total else f" of {self.total} ({self.done / self.total:.0%})"
+            line = f"{self.label}: {self.done}{share}{self.unit}{f', {self.latest}' if self.latest else ''}"
+            sys.stderr.write(f"{plain(line)}\n")
+            sys.stderr.flush()
+            self.next = self._next()
+
+    def text(self, text: str) -> None:
+        self.label = text
+
+    def note(self, text: str) -> None:
+        self.latest = text
+
+    def _next(self) -> float:
+        if not self.total:
+            return 10 ** len(str(self.done))
+        return (self.done * 10 // self.total + 1) * self.total / 10
+
+
 @contextmanager
 def progress_bar(show: bool, *, total: int | None, text: str, unit: str, done: int = 0) -> Iterator[Bar]:
-    """A bar on standard error, or nothing. The units in ``done`` were done before, so they do not count towards the speed."""
+    """Progress on standard error, or nothing. The units in ``done`` were done before, so they do not count towards the speed."""
     if not show:
         yield _Silent()
-        return
-    tqdm = needs("tqdm", "cli")
-    with tqdm.tqdm(total=total, initial=done, desc=plain(text), unit=unit, leave=False, dynamic_ncols=True) as bar:
-        yield _Shown(bar)
+    elif not sys.stderr.isatty():
+        yield _Lines(total, text, unit, done)
+    else:
+        tqdm = needs("tqdm", "cli")
+        with tqdm.tqdm(total=total, initial=done, desc=plain(text), unit=unit, leave=False, dynamic_ncols=True) as bar:
+            yield _Shown(bar)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from .._support.extras import needs
-from .._support.text import plain
-from ..errors import HeadError
-from .words import in_options
+from .._support.text import did_you_mean
+from .failures import sentence
+from .words import required_options
 
-DESCRIPTION = "Measure whether a neural network trains in the rich or the lazy regime.\n`lazyrich --version` prints the version."
+DESCRIPTION = """Measure whether a neural network trains in the rich or the lazy regime.
+
+$ lazyrich demo
+$ lazyrich measure models:build --data data:loader --checkpoint last.pt
+$ lazyrich trace models:build checkpoints/ --data data:loader --out trace
+$ lazyrich report trace
+$ lazyrich measure --help     the options of a command
+$ lazyrich --version"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,25 +31,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 1 after an error, 2 for arguments that cannot be parsed, 130 after Ctrl-C.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    if arguments == ["--version"]:
+    name, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name == "--version":
         print(f"lazyrich {version('lazyrich')}")
         return 0
-    commands: dict[str, Callable[..., None]] = {}
+    if os.environ.get("NO_COLOR"):
+        os.environ["PYTHON_TYRO_ANSI_CODES"] = "False"
+    command = None
     try:
         tyro = needs("tyro", "cli")
         commands = _commands()
-        tyro.extras.subcommand_cli_from_dict(commands, prog="lazyrich", description=DESCRIPTION, args=arguments)
+        if name.startswith("-"):
+            tyro.extras.subcommand_cli_from_dict(commands, prog="lazyrich", description=DESCRIPTION, args=[name, *arguments])
+        elif (command := commands.get(name)) is None:
+            return _failed(f"there is no command {name!r}{did_you_mean(name, commands)} There are: {', '.join(commands)}", 2)
+        else:
+            helps = {"-h", "--help"} & {*arguments}  # tyro's usage of a command with many options does not list the required ones
+            tyro.cli(command, prog=" ".join(["lazyrich", name, *(required_options(command) if helps else [])]), args=arguments)
     except SystemExit as stop:  # how tyro ends after --help or arguments that it cannot parse
         return int(stop.code or 0)
-    except (HeadError, ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-        print(f"lazyrich: {_sentence(error, commands.get(arguments[0]))}", file=sys.stderr)
+    except BrokenPipeError:  # `lazyrich experiments | head`: nobody reads the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt as stop:
-        reason = _sentence(stop, commands.get(arguments[0]))
-        print(f"lazyrich: stopped{': ' * bool(reason)}{reason}", file=sys.stderr)
-        return 130  # 128 + SIGINT, as shells report it
+        reason = sentence(stop, command)
+        return _failed(f"stopped{f': {reason}' if reason else ''}", 130)  # 128 + SIGINT, as shells report it
+    except Exception as error:
+        reason = sentence(error, command)
+        if reason is None:
+            raise  # a bug, for which the traceback is needed
+        return _failed(reason, 1)
     return 0
+
+
+def _failed(reason: str, status: int) -> int:
+    print(f"lazyrich: {reason}", file=sys.stderr)
+    return status
 
 
 def _commands() -> dict[str, Callable[..., None]]:
@@ -57,9 +82,3 @@ def _commands() -> dict[str, Callable[..., None]]:
 
     commands = (demo, measure, trace, cost, report, experiments, run, sweep)
     return {command.__name__: command for command in commands}
-
-
-def _sentence(error: BaseException, command: Callable[..., None] | None) -> str:
-    """The message of an error, safe to print, in the words of the command line."""
-    message = plain(str(error), keep="\n\t")
-    return message if command is None else in_options(message, command)

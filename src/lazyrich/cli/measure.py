@@ -11,10 +11,13 @@ from tyro.conf import arg
 from .._support.text import plain
 from ..errors import RankWarning
 from . import options
+from .outputs import check_folder
 from .user_code import build, build_model
 
 if TYPE_CHECKING:
     from ..results.richness import Richness
+
+FILES = ("richness.json", "richness.png", "layers.png")
 
 
 def measure(
@@ -57,6 +60,7 @@ def measure(
             help_behavior_hint="(default: nothing is written)",
         ),
     ] = None,
+    overwrite: options.Overwrite = False,
     progress: options.Progress = True,
 ) -> None:
     """Measure your own network: rich or lazy?"""
@@ -64,6 +68,8 @@ def measure(
     from ..model.checkpoints import load_checkpoint
     from ..model.copying import copied_model
 
+    if out is not None:
+        check_folder(out, FILES if layers else FILES[:2], overwrite=overwrite)
     network, notes = build_model(model), tuple[str, ...]()
     if checkpoint is not None:
         notes = load_checkpoint(network, checkpoint, key=key, strict=strict)
@@ -88,8 +94,9 @@ def measure(
 
 def _write(result: Richness, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    result.save(out / "richness.json")
-    result.plot(out / "richness.png")
+    numbers, curves, depth = (out / name for name in FILES)
+    result.save(numbers)
+    result.plot(curves)
     if result.layers:
-        result.plot_layers(out / "layers.png")
+        result.plot_layers(depth)
     print(f"\nFigures and result: {out}")

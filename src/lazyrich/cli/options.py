@@ -55,6 +55,8 @@ Key = Annotated[
 Strict = Annotated[bool, arg(help="Fail if a checkpoint has entries that the model does not have.")]
 Progress = Annotated[bool, arg(help="Show a progress bar.")]
 
+Overwrite = Annotated[bool, arg(help="Replace what an earlier run wrote there.")]
+
 Experiment = Annotated[Positional[str], arg(help="One of the names that `lazyrich experiments` lists.", metavar="NAME")]
 Preset = Annotated[
     PresetName, arg(help="quick: narrow networks and few images, for a CPU; paper: the published size, for a GPU.")

@@ -8,6 +8,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from .outputs import check_folder
+
 
 def report(
     source: Annotated[
@@ -22,8 +24,18 @@ def report(
     out: Annotated[
         Path | None, arg(help="The page to write.", metavar="FILE", help_behavior_hint="(default: DIR/report.html)")
     ] = None,
+    overwrite: Annotated[bool, arg(help="Replace FILE also where it is not a page that this command wrote.")] = False,
 ) -> None:
     """Write one HTML page that needs no network: numbers, curves and all runs."""
+    if out is not None:
+        check_folder(out.parent, [] if _is_page(out) else [out.name], overwrite=overwrite)
     from ..report import write_report
 
     print(f"Report: {write_report(source, out, generated=datetime.now().astimezone())}")
+
+
+def _is_page(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b'<meta name="generator" content="lazyrich' in file.read(2**12)

@@ -9,6 +9,7 @@ from tyro.conf import arg
 
 from . import options
 from .experiments import named
+from .outputs import check_folder
 
 
 def run(
@@ -31,6 +32,7 @@ def run(
     from ..experiments import Machine, run_experiment
 
     experiment, folder = named(name), out / preset / name
+    check_folder(folder)
     text = run_experiment(
         experiment, preset, folder, seeds=seeds, resume=resume, data=data,
         machine=Machine(accelerator, processes, precision), progress=progress,

@@ -10,6 +10,7 @@ from tyro.conf import arg
 from ..errors import DataError
 from . import options
 from .experiments import named
+from .outputs import check_folder
 
 
 def sweep(
@@ -66,6 +67,7 @@ def sweep(
     from ..experiments import Cluster, sweep_experiment
 
     experiment, folder = named(name), out / preset / name
+    check_folder(folder)
     swept = sweep_experiment(
         experiment, preset, folder, grid=grid, conditions=conditions, seeds=seeds, resume=resume, data=data,
         cluster=Cluster(address, cpus_per_run, gpus_per_run, retries), precision=precision, progress=progress,

@@ -8,6 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from . import options
+from .outputs import check_folder
 from .user_code import build, build_model
 
 
@@ -56,6 +57,7 @@ def trace(
     progress: options.Progress = True,
 ) -> None:
     """Measure a series of checkpoints on the same data: rich or lazy over training?"""
+    check_folder(out)
     from ..training.trace import trace as trace_checkpoints
 
     series = trace_checkpoints(

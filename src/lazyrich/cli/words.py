@@ -1,4 +1,4 @@
-"""The library's messages in the words of the command line: the arguments that they name become options."""
+"""The options of a command, and the library's messages in their words: the arguments that they name become options."""
 
 from __future__ import annotations
 
@@ -24,9 +24,25 @@ def in_options(message: str, command: Callable[..., object]) -> str:
     >>> print(in_options("out=results holds runs: pass resume=True to continue them, or another out=", run))
     --out results holds runs: pass --resume to continue them, or another --out
     """
-    for name, parameter in inspect.signature(command).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            option = "--" + name.replace("_", "-")
-            for form, words in FORMS:
-                message = re.sub(form.replace("NAME", name), words.replace("{}", option), message)
+    for name, _ in _options(command):
+        for form, words in FORMS:
+            message = re.sub(form.replace("NAME", name), words.replace("{}", _option(name)), message)
     return message
+
+
+def required_options(command: Callable[..., object]) -> list[str]:
+    """The options without a default, as a usage line shows them.
+
+    >>> def trace(model, *, data, out, resume=False): ...
+    >>> required_options(trace)
+    ['--data DATA', '--out OUT']
+    """
+    return [f"{_option(name)} {name.upper()}" for name, p in _options(command) if p.default is p.empty]
+
+
+def _options(command: Callable[..., object]) -> list[tuple[str, inspect.Parameter]]:
+    return [(name, p) for name, p in inspect.signature(command).parameters.items() if p.kind is p.KEYWORD_ONLY]
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")

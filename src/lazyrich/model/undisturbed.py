@@ -65,9 +65,15 @@ def undisturbed(model: nn.Module, data: object, device: torch.device | str | Non
 
 def _device(device: torch.device | str) -> torch.device:
     try:
-        return torch.device(device)
+        found = torch.device(device)
     except RuntimeError as error:
         raise DataError(f"device={device!r} is not a device that PyTorch knows, such as cpu, cuda:0 or mps") from error
+    try:
+        torch.empty(0, device=found)
+    except (AssertionError, RuntimeError) as error:  # each kind of device raises its own
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise DataError(f"device={device!r} is not available ({reason}); use another, such as cpu") from error
+    return found
 
 
 def _generators(data: object) -> list[torch.Generator]:

@@ -71,8 +71,14 @@ SOURCES = {
 
 
 def data_folder(folder: str | os.PathLike[str] | None = None) -> Path:
-    """This folder; by default the one that ``LAZYRICH_DATA`` names, else the user's cache."""
+    """This folder; by default the one that ``LAZYRICH_DATA`` names, else the user's cache.
+
+    Raises:
+        DataError: the folder does not exist. It is not created, because its name may be mistyped.
+    """
     if folder is not None:
+        if not Path(folder).is_dir():
+            raise DataError(f"data={str(folder)!r} is not a folder: create it, or name the one that holds the data sets")
         return Path(folder)
     if os.environ.get("LAZYRICH_DATA"):
         return Path(os.environ["LAZYRICH_DATA"])
