@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import reference
 import torch
@@ -216,6 +217,31 @@ class TestManyOutputs:
         assert r.layers["0"].low_rank == pytest.approx(reference.d_lr(x, outputs), abs=1e-8)
         assert (r.num_outputs, r.neural_collapse, r.spectrum.quality) == (5000, None, None)
         assert any("labels of 5,000 classes are left out" in note for note in r.notes)
+
+    @pytest.mark.parametrize("linear", [True, False])
+    def test_their_own_rounding_decides_the_rank(self, linear):
+        """4,097 outputs in bfloat16, of which 64 directions fall by a factor of 1.33 each: cut at 4 eps of bfloat16."""
+
+        class Head(nn.Linear):
+            def forward(self, input):
+                return super().forward(input) * (1 if linear else torch.sigmoid(input[:, :1]))
+
+        g = torch.Generator().manual_seed(0)
+        model = nn.Sequential(nn.Linear(20, 64), nn.Tanh(), Head(64, 4097, bias=False))
+        model[0].weight.data = torch.randn(64, 20, generator=g)
+        directions = torch.linalg.qr(torch.randn(64, 64, generator=g)).Q * 10 ** (-torch.arange(64) / 8)
+        model[2].weight.data = torch.randn(4097, 64, generator=g) @ directions
+        model, x = model.bfloat16(), torch.randn(200, 20, generator=g).bfloat16()
+        with torch.no_grad():
+            features, outputs = (y.double().numpy() for y in (model[:2](x), model(x)))
+        eps = torch.finfo(torch.bfloat16).eps
+        r = measure(model, list(x.split(100)), layers=["0"] if linear else None)
+        assert r.low_rank == pytest.approx(reference.d_lr(features, outputs, eps=eps), abs=1e-3)
+        for layer in r.layers.values():
+            assert layer.low_rank == pytest.approx(reference.d_lr(x.double(), outputs, eps=eps), abs=1e-3)
+        assert (
+            r.output_rank == (np.linalg.svd(outputs, compute_uv=False) > 4 * eps * np.linalg.norm(outputs) / 4097**0.5).sum() < 30
+        )
 
     def test_without_a_weight_to_follow_them_from(self):
         class Hidden(nn.Linear):

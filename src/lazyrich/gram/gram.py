@@ -41,6 +41,7 @@ class Gram(Accumulator):
             that share the data then retain the same rows as one process would.
         num_outputs: the number of outputs that the block of outputs represents, if they were compressed to fewer columns with the
             same inner products (see ``functional.compressed_head``).
+        output_dtype: the dtype in which the network computed these outputs, if the block of outputs has a finer one.
 
     Example:
         >>> import torch
@@ -52,7 +53,13 @@ class Gram(Accumulator):
     """
 
     def __init__(
-        self, *, retain: int = RETAINED_ROWS, first_row: int = 0, row_step: int = 1, num_outputs: int | None = None
+        self,
+        *,
+        retain: int = RETAINED_ROWS,
+        first_row: int = 0,
+        row_step: int = 1,
+        num_outputs: int | None = None,
+        output_dtype: torch.dtype | None = None,
     ) -> None:
         if retain < 0 or first_row < 0 or row_step < 1:
             raise ValueError(
@@ -60,6 +67,8 @@ class Gram(Accumulator):
                 f"got retain={retain}, first_row={first_row}, row_step={row_step}"
             )
         super().__init__(BLOCKS, State.empty(retain=retain, first_row=first_row, row_step=row_step, num_outputs=num_outputs))
+        if output_dtype is not None:
+            self._state.counts["eps"][BLOCKS.index("outputs")] = torch.finfo(output_dtype).eps
 
     def update(
         self,

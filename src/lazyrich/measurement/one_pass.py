@@ -15,6 +15,7 @@ from .._support.progress import progress_bar
 from ..errors import DataError
 from ..functional import compressed_head
 from ..functional.inputs import are_labels, one_hot
+from ..gram import Gram
 from ..model.batches import Batch, Forward, batches, num_batches, sample_limits
 from ..model.calls import MANY_OUTPUTS
 from ..model.head import Head, find_head, read, verify
@@ -32,11 +33,13 @@ class Known:
         head: the head and its evidence; None where ``forward=`` returns the rows itself.
         reader: how rows are read.
         narrow: map (p, k) and shift (k,) from features to outputs with the inner products of very many.
+        output_dtype: the dtype in which the head computed its outputs.
     """
 
     head: Head | None
     reader: Reader
     narrow: tuple[Tensor, Tensor] | None = None
+    output_dtype: torch.dtype | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,16 @@ class Part:
     batch: Batch
     layers: LayerInputs | None = None
     note: str | None = None
+
+    def empty_gram(self, processes: Processes, *, retain: int) -> Gram:
+        """A Gram for this process's share of rows like these."""
+        return Gram(
+            retain=retain,
+            first_row=processes.rank,
+            row_step=processes.size,
+            num_outputs=self.rows.num_outputs,
+            output_dtype=self.known.output_dtype or self.outputs.dtype,
+        )
 
 
 @dataclass(frozen=True)
@@ -156,7 +169,8 @@ class OnePass:
             answers = gradient_labels(_the_head(known), plain, reading.call.num_rows)
         rows = head_rows(known.reader, self.model, _the_head(known), reading, batch, answers)
         if rows.outputs is None and known.narrow is None:
-            known = replace(known, narrow=_narrow_map(_the_head(known), rows.num_outputs))
+            narrow, dtype = _narrow_map(_the_head(known), rows.num_outputs), reading.call.outputs.dtype
+            known = replace(known, narrow=narrow, output_dtype=dtype)
         return known, rows, next(iter(inputs), None)
 
     def _part(self, known: Known, rows: BatchRows, batch: Batch, inputs: LayerInputs | None, seen: int) -> Part:
@@ -250,7 +264,7 @@ def _narrowed(features: Tensor, narrow: tuple[Tensor, Tensor] | None) -> Tensor:
     if narrow is None:
         raise DataError("outputs are missing")
     to_narrow, shift = narrow
-    # the outputs were rounded as the features are; the Gram must not take them as exact
+    # float64 would make the products of the features float64, too
     return (features.to(to_narrow) @ to_narrow + shift).to(torch.promote_types(features.dtype, torch.float32))
 
 

@@ -21,11 +21,6 @@ from .narrow import NarrowGram, dual
 from .one_pass import Known, OnePass, Part
 
 
-def _empty(processes: Processes, *, retain: int, num_outputs: int | None = None) -> Gram:
-    """A Gram for this process's share of the rows."""
-    return Gram(retain=retain, first_row=processes.rank, row_step=processes.size, num_outputs=num_outputs)
-
-
 class HeadSums:
     """The head's features, outputs and targets, and what is known of them.
 
@@ -65,7 +60,7 @@ class HeadSums:
 
     def _update(self, part: Part, outputs: Tensor) -> None:
         retain = 0 if self.per_position else RETAINED_ROWS
-        self.gram = self.gram or _empty(self._processes, retain=retain, num_outputs=part.rows.num_outputs)
+        self.gram = self.gram or part.empty_gram(self._processes, retain=retain)
         self.gram.update(part.rows.features, outputs, part.targets, part.weights)
 
     def _hold(self, part: Part) -> None:
@@ -135,7 +130,7 @@ class LayerSums:
         for name, (features, owner) in found.items():
             retain = RETAINED_ROWS if len(features) == len(part.rows.features) and not per_position else 0
             if name not in self.grams:
-                gram = _empty(processes, retain=retain, num_outputs=part.rows.num_outputs)
+                gram = part.empty_gram(processes, retain=retain)
                 self.grams[name] = NarrowGram(gram, hold=not processes.together)
             weights = None if part.weights is None else part.weights[owner.to(part.weights.device)]
             self.grams[name].update(features, part.outputs[owner], weights)
