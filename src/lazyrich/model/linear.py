@@ -57,5 +57,12 @@ def linear_parameters(module: nn.Module) -> tuple[Tensor | None, Tensor | None]:
 
 
 def channels_last(module: nn.Module, x: Tensor) -> Tensor:
-    """What a module is given or returns with its channels in the last dimension."""
-    return x.movedim(-1 - len(module.kernel_size), -1) if isinstance(module, _CONVOLUTIONS) else x
+    """What a module is given or returns with its channels in the last dimension.
+
+    A subclass of a convolution may take and return rows of its own shape, without a dimension of channels: they stay as they are.
+    """
+    if not isinstance(module, _CONVOLUTIONS):
+        return x
+    place = -1 - len(module.kernel_size)
+    shaped = x.ndim >= -place and x.shape[place] in (module.in_channels, module.out_channels)
+    return x.movedim(place, -1) if shaped else x

@@ -20,7 +20,7 @@ _MODULE_ATTRIBUTES = frozenset(nn.Module().__dict__)
 
 
 class Snapshot:
-    """Modes, parameters, buffers and plain attributes of a model.
+    """Modes, parameters, buffers, children, hooks and plain attributes of a model.
 
     Args:
         model: the model, before its mode is changed.
@@ -29,12 +29,7 @@ class Snapshot:
     def __init__(self, model: nn.Module) -> None:
         self._modes = [(module, module.training) for module in model.modules()]
         self._attributes = [(module, _kept(module)) for module in model.modules() if _has_plain_state(module)]
-        self._registered: list[tuple[dict[str, Any], dict[str, Any]]] = [
-            (held, dict(held))
-            for module in model.modules()
-            if not isinstance(module, torch.jit.ScriptModule)
-            for held in (module._parameters, module._buffers)
-        ]
+        self._registered = [(held, dict(held)) for module in model.modules() for held in _registries(module)]
         self._tensors: list[tuple[str, Tensor, Tensor | int]] = []
         self._flags = [(x, x.requires_grad, x.grad) for x in model.parameters()]
         copied = 0
@@ -98,6 +93,14 @@ def _swap_buffers(model: nn.Module) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.numel() * buffer.element_size() <= MOST_COPIED:
                 module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+
+
+def _registries(module: nn.Module) -> list[dict[str, Any]]:
+    """Parameters, buffers, children and hooks: a first forward pass may register some and note in an attribute that it did."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return []
+    names = _MODULE_ATTRIBUTES if _has_plain_state(module) else ("_parameters", "_buffers")
+    return [held for name in names if isinstance(held := vars(module).get(name), dict)]
 
 
 def _same_entries(held: dict[str, Any], names: dict[str, Any]) -> bool:

@@ -86,6 +86,17 @@ def _flags(m, z):
     m.h.training = True
 
 
+def _hooks(m, z):
+    """As Transformers does to record hidden states: hooks at the first run, and a flag so that there will be no others."""
+    if not getattr(m, "hooked", False):
+        m.f.register_forward_hook(lambda *_: None)
+        m.hooked = True
+
+
+def _child(m, z):
+    m.late = nn.Identity()
+
+
 MEANS = {
     "running mean in a buffer": _running,
     "running mean in a buffer that is replaced": _running_replaced,
@@ -99,6 +110,8 @@ WRITES = {
     "dictionary that grows": _cache,
     "last activations in an attribute": _last,
     "last activations in an attribute that was not there": _new,
+    "hooks at the first run": _hooks,
+    "a module that the forward pass adds": _child,
     "random numbers drawn": _random,
     "flags of parameters and modules": _flags,
 }

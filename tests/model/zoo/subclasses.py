@@ -135,3 +135,18 @@ def _():
     features = np.maximum(linear(x, model.body[0]), 0)
     right = Answer("head", features, features @ array(model.head.mean).T, linear=False)
     return Case(model, x, right, {"head": "head"})
+
+
+@shelf.entry("a convolution over the features, as pitch trackers end, named")
+def _():
+    class Toeplitz(nn.Conv1d):
+        def __init__(self, features, outputs):
+            super().__init__(1, 1, features + outputs - 1, padding=outputs - 1, bias=False)
+
+        def forward(self, x):
+            return super().forward(x.unsqueeze(1)).squeeze(1)
+
+    model, x = Net(nn.Sequential(nn.Linear(8, 16), nn.ReLU()), Toeplitz(16, 3)), torch.randn(80, 8)
+    features, kernel = np.maximum(linear(x, model.body[0]), 0), array(model.head.weight).ravel()
+    outputs = np.stack([np.pad(features, ((0, 0), (2, 2)))[:, k : k + 18] @ kernel for k in range(3)], axis=1)
+    return Case(model, x, Answer("head", features, outputs, linear=False), {"head": "head"})
