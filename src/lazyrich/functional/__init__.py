@@ -4,6 +4,7 @@ from .compressed_head import compressed_head
 from .effective_rank import effective_rank, participation_ratio, rankme, stable_rank
 from .held_out import held_out_quality
 from .kernel_alignment import kernel_alignment, target_alignment
+from .laziness import laziness_ratio
 from .low_rank import LowRankEstimate, low_rank_estimate, low_rank_measure
 from .neural_collapse import NeuralCollapse, neural_collapse
 from .parameter_norm import LayerNorm, ParameterNorm, parameter_norm
@@ -25,6 +26,7 @@ __all__ = [
     "feature_spectrum",
     "held_out_quality",
     "kernel_alignment",
+    "laziness_ratio",
     "low_rank_estimate",
     "low_rank_measure",
     "neural_collapse",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, get_args
@@ -23,9 +24,12 @@ from ..model.rows import Layout, Reader, RowChoice
 from ..model.undisturbed import undisturbed
 from ..results.catalogue import functions
 from ..results.richness import Richness
+from .laziness import of_redraws
+from .narrow import narrowed
 from .one_pass import OnePass, class_weights
 from .reading import layer_notes, read_head, read_layers
-from .sums import Agreement, HeadSums, LayerSums, StartSums
+from .start import StartSums, start_network, sums_of_network
+from .sums import Agreement, HeadSums, LayerSums
 
 
 def measure(
@@ -40,7 +44,9 @@ def measure(
     targets: Callable[[Any], Tensor] | None = None,
     ignore_index: int = IGNORED_LABEL,
     layout: Layout | None = None,
-    start: nn.Module | None = None,
+    start: nn.Module | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    null: int = 0,
+    build: Callable[[], nn.Module] | None = None,
     extra: Sequence[str] = (),
     num_samples: int | None = None,
     sample_weights: Tensor | None = None,
@@ -75,8 +81,15 @@ def measure(
         targets: gives the targets of a batch, in place of "labels" or the second of a pair.
         ignore_index: labels of this value do not count.
         layout: "time_first" where the head's outputs are (time, samples, C); by default the first dimension counts samples.
-        start: a copy of the network as it was at the start (``copy.deepcopy`` before training): adds S_init and the distance
-            of the parameters.
+        start: the network as it was at the start: a copy of it (``copy.deepcopy`` before training), its state dict or the path of
+            a checkpoint. Adds λ, the laziness ratio, S_init and the distance of the parameters. Batch norm that has seen no batch
+            takes its statistics from the same rows for λ, which takes a pass of its own.
+        null: number of networks that are drawn again to take the place of an unknown start: adds λ, with the median of their D_LR
+            as denominator. ``laziness_stderr`` is then the standard deviation of λ over the draws, not an error of sampling. Each
+            draw takes a pass over the data. λ of redraws can show rich training; where only the last layer was trained, it is too
+            small.
+        build: with ``null``, returns a new untrained network, as for :func:`lazyrich.null_distribution`; by default the
+            ``reset_parameters`` of the modules draw a copy again.
         extra: names of measures in the catalogue (:mod:`lazyrich.results.catalogue`) that are measured only on request; their
             values are in ``Richness.extra``, and in every table, file and figure.
         num_samples: stop after this many, over all processes.
@@ -100,7 +113,9 @@ def measure(
         NonFiniteError: NaN or infinity in features or outputs; names the batch.
         NondeterminismError: with ``check``, the data or the model give something else the second time; names which.
         DegenerateError: constant features or outputs.
-        ValueError: ``extra`` names a measure that is not in the catalogue.
+        CheckpointError: the weights of ``start`` cannot be read, or do not fit.
+        ValueError: ``extra`` names a measure that is not in the catalogue; ``start`` and ``null`` together; ``null`` without
+            ``build``, and parameters that no ``reset_parameters`` draws.
 
     Example:
         An untrained linear readout of isotropic inputs sits at the isotropic reference 1 - sqrt(r/p):
@@ -112,7 +127,8 @@ def measure(
         >>> abs(r.low_rank_corrected - (1 - (4 / 64) ** 0.5)) < 3 * r.low_rank_stderr
         True
     """
-    _check(model, data, sample_weights, start, class_balanced=class_balanced, nc4=nc4, check=check)
+    _check(model, data, sample_weights, class_balanced=class_balanced, nc4=nc4, check=check)
+    _check_start(model, start, null, build)
     added = functions(extra)
     processes = Processes(distributed)
     model = unwrapped(model)
@@ -129,11 +145,15 @@ def measure(
         if class_balanced:
             one_pass = replace(one_pass, class_weights=class_weights(one_pass))
         chosen = None if layers is None else Layers(model, layers, pooling)
-        sums, inner, beginning = _filled(one_pass, chosen, start)
-        result, warning = read_head(sums, model, start, beginning)
+        network = None if start is None else start_network(start, model)
+        redraws = of_redraws(one_pass, null, build) if null else None
+        with undisturbed(network, None, target) if network is not None else nullcontext():
+            beginning = None if network is None else sums_of_network(network, one_pass)
+            sums, inner = _filled(one_pass, chosen, beginning)
+        result, warning = read_head(sums, model, network, beginning, redraws)
         result = replace(result, extra={name: float(function(sums.finish())) for name, function in added.items()})
         if inner is not None:
-            read = read_layers(inner, sums)
+            read = read_layers(inner, sums, beginning)
             result = replace(result, layers=read, notes=result.notes + layer_notes(inner, read))
         if nc4 and result.neural_collapse is not None:
             disagree = _disagreement(replace(one_pass, head=sums.known), sums)
@@ -174,15 +194,10 @@ def collect(
         return _filled(replace(one_pass, num_samples=num_samples, progress=progress), None, None)[0].finish()
 
 
-def _check(
-    model: nn.Module, data: Any, sample_weights: Tensor | None = None, start: nn.Module | None = None, **twice: bool
-) -> None:
+def _check(model: nn.Module, data: Any, sample_weights: Tensor | None = None, **twice: bool) -> None:
     """Raises where the arguments do not fit together; ``twice`` are the options that take a second pass, by name."""
-    for name, given in (("model", model), ("start", start if start is not None else model)):
-        if not isinstance(given, nn.Module):
-            raise TypeError(f"{name} must be a torch.nn.Module, got {type(given).__name__}")
-    if start is model:
-        raise ValueError("start is the model itself: keep a copy.deepcopy(model) before training")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     for name, wanted in twice.items():
         if wanted and is_one_shot(data):
             raise DataError(
@@ -192,6 +207,20 @@ def _check(
         raise TypeError(f"sample_weights must be a tensor, got {type(sample_weights).__name__}; use torch.as_tensor")
     if sample_weights is not None and loader_shuffles(data):
         raise DataError("sample_weights are in the order of the data, and this DataLoader shuffles: use shuffle=False")
+
+
+def _check_start(model: nn.Module, start: Any, null: int, build: Callable[[], nn.Module] | None) -> None:
+    """Raises where what stands for the start of training does not fit together."""
+    if start is not None and not isinstance(start, (nn.Module, Mapping, str, os.PathLike)):
+        raise TypeError(f"start must be a torch.nn.Module, a state dict or a path, got {type(start).__name__}")
+    if start is model:
+        raise ValueError("start is the model itself: keep a copy.deepcopy(model) before training")
+    if isinstance(null, bool) or not isinstance(null, int) or null < 0:
+        raise ValueError(f"null must be a whole number of draws, 0 or more, got {null!r}")
+    if null and start is not None:
+        raise ValueError(f"start and null={null} were both passed: the laziness ratio takes the start, or draws in its place")
+    if build is not None and not null:
+        raise ValueError("build is used with null, the number of networks to draw: pass null=19")
 
 
 def _check_model(one_pass: OnePass) -> None:
@@ -231,28 +260,19 @@ def one_pass_of(
     return OnePass(model, data, device, processes, head, reader, forward=forward, targets=targets)
 
 
-def _filled(
-    one_pass: OnePass, layers: Layers | None, start: nn.Module | None
-) -> tuple[HeadSums, LayerSums | None, StartSums | None]:
-    """The pass: sums of the head, of each layer, and of the head's features now and at the start."""
+def _filled(one_pass: OnePass, layers: Layers | None, beginning: StartSums | None) -> tuple[HeadSums, LayerSums | None]:
+    """The pass: sums of the head and of each layer; those of the start are filled too."""
     sums, agreement = HeadSums(one_pass.processes), Agreement()
     inner = None if layers is None else LayerSums(layers, one_pass)
-    beginning = None if start is None else StartSums(start, one_pass)
-    with undisturbed(unwrapped(start), None, one_pass.device) if start is not None else nullcontext():
-        for part in one_pass.parts("measuring", layers):
-            sums.add(part)
-            if beginning is not None:
-                beginning.add(part)
-            if inner is not None:
-                inner.add(part)
-            if one_pass.processes.together:
-                agreement.add(part)
-    if sums.known is not None:
-        sums.finish()
-    grams = [
-        *([] if inner is None else inner.finish()),
-        *([] if beginning is None or beginning.pair is None else [beginning.pair]),
-    ]
+    for part in narrowed(one_pass.parts("measuring", layers), one_pass.processes):
+        sums.add(part)
+        if inner is not None:
+            inner.add(part)
+        if beginning is not None:
+            beginning.add(part, None if inner is None else inner.plan)
+        if one_pass.processes.together:
+            agreement.add(part)
+    grams = [*([] if inner is None else inner.finish()), *([] if beginning is None else beginning.finish())]
     head = None if sums.known is None or sums.known.head is None else sums.known.head.name
     if agreement.same_data(one_pass.processes, head, sums.per_position, len(grams)):
         sums.notes.append(f"all {one_pass.processes.size} processes were given the same data: counted once")
@@ -268,7 +288,7 @@ def _filled(
         used_up = " or an iterator that was used up" if is_one_shot(one_pass.data) else ""
         raise DataError(f"data gave no samples: an empty loader{used_up}; pass a DataLoader, a list of batches or tensors")
     sums.settle_targets()
-    return sums, inner, beginning
+    return sums, inner
 
 
 def _disagreement(one_pass: OnePass, sums: HeadSums) -> float:

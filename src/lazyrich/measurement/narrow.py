@@ -1,14 +1,20 @@
-"""A Gram of features too wide for one of their own, which are brought to fewer columns with the same inner products."""
+"""Features and outputs too wide for a Gram of their own are brought to fewer columns with the same inner products."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from .._support.processes import Processes
 from ..errors import DataError
 from ..functional.eigen import eigh
 from ..functional.sketch import SKETCH_BLOCKS, SKETCH_BUCKETS, Sketch
 from ..gram import Gram
+from ..model.calls import MANY_OUTPUTS
+from .one_pass import Part, head_name
 
 WIDTH_LIMIT = 4096  # features up to here are measured as they are
 PART_COLUMNS = 4096  # columns that are copied to float64 at a time
@@ -78,6 +84,31 @@ class NarrowGram:
         self.gram.update(dual(x), outputs, None, torch.cat(weights) if weights else None)
         self.reduction = f"exact, by the {len(x):,} × {len(x):,} kernel in place of {self.width:,} features"
         return self.gram
+
+
+def narrowed(parts: Iterable[Part], processes: Processes) -> Iterator[Part]:
+    """The parts of a pass; very many outputs that do not follow from the features are replaced by as many columns as rows.
+
+    Such parts are held, and come at the end.
+
+    Raises:
+        DataError: too many rows to hold, or processes that share them.
+    """
+    held: list[Part] = []
+    for part in parts:
+        if part.outputs.shape[1] <= MANY_OUTPUTS:
+            yield part
+            continue
+        held.append(part)
+        if sum(len(one.outputs) for one in held) > MANY_OUTPUTS or processes.together:
+            raise DataError(
+                f"the head {head_name(part)!r} has {part.outputs.shape[1]:,} outputs that are not linear in its inputs: at most "
+                f"{MANY_OUTPUTS:,} rows of them can be measured, on one process; pass num_samples="
+            )
+    if held:
+        outputs = dual(torch.cat([part.outputs for part in held]), centred=False, exact=True)
+        for part, few in zip(held, outputs.split([len(part.outputs) for part in held]), strict=True):
+            yield replace(part, outputs=few)
 
 
 def dual(x: Tensor, *, centred: bool = True, exact: bool = False) -> Tensor:

@@ -17,8 +17,9 @@ from .._support.text import ruled
 from ..errors import DataError, DegenerateError
 from ..functional import low_rank_measure
 from ..functional.low_rank import Reference
+from ..model.batches import batches
 from ..model.linear import unwrapped
-from ..model.redraw import redrawn, settle
+from ..model.redraw import new_norms, redrawn, settle
 from ..model.undisturbed import undisturbed
 from .one_pass import Known, OnePass
 from .probe import probe_set
@@ -191,8 +192,8 @@ def null_distribution(
         measured = float(low_rank_measure(features, outputs, reference=reference))
         for k in range(draws):
             torch.manual_seed(seed + k)
-            drawn = redrawn(model) if build is None else _built(build, model, place)
-            settle(drawn, probe.batches, place)
+            drawn = untrained_network(model, build, place)
+            settle(drawn, new_norms(drawn), batches(probe.batches, place))
             again = drawn if found.module is model else found.name
             untrained, own, _ = _rows(replace(one_pass, model=drawn, head=again))
             white = torch.randn(features.shape, generator=torch.Generator().manual_seed(seed + k), dtype=torch.float64)
@@ -221,7 +222,15 @@ def _rows(one_pass: OnePass) -> tuple[Tensor, Tensor, Known]:
     return torch.cat([x for x, _, _ in parts]), torch.cat([f for _, f, _ in parts]), parts[0][2]
 
 
-def _built(build: Callable[[], nn.Module], model: nn.Module, place: torch.device) -> nn.Module:
+def untrained_network(model: nn.Module, build: Callable[[], nn.Module] | None, place: torch.device) -> nn.Module:
+    """A new network: what ``build`` returns, or a copy of the model that is drawn again.
+
+    Raises:
+        TypeError: ``build`` returns no module, or the model itself.
+        ValueError: without ``build``, parameters that no ``reset_parameters`` draws: names them.
+    """
+    if build is None:
+        return redrawn(model)
     with torch.enable_grad():  # it may train
         drawn = build()
     if not isinstance(drawn, nn.Module) or drawn is model:

@@ -206,6 +206,11 @@ class OnePass:
         return weights
 
 
+def head_name(part: Part) -> str:
+    """The name of the head; "" where ``forward=`` returned the rows."""
+    return part.known.head.name if part.known.head is not None else ""
+
+
 def class_weights(one_pass: OnePass) -> Tensor:
     """(classes,) the weight of a sample of each class that makes all classes equal, from a pass of its own.
 

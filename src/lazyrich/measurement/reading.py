@@ -30,16 +30,18 @@ from ..gram import Gram
 from ..results.parts import Comparison, LayerRichness
 from ..results.richness import Richness
 from .evidence import evidence_of
+from .laziness import Denominators, layer_laziness, laziness_of, of_start
 from .narrow import NarrowGram
-from .sums import HeadSums, LayerSums, StartSums
+from .start import StartSums
+from .sums import HeadSums, LayerSums
 
 IMBALANCE = 1.5  # classes whose shares differ by more are said to be unequal
 
 
 def read_head(
-    sums: HeadSums, model: nn.Module, start: nn.Module | None, beginning: StartSums | None
+    sums: HeadSums, model: nn.Module, start: nn.Module | None, beginning: StartSums | None, redraws: Denominators | None
 ) -> tuple[Richness, str | None]:
-    """The result, and what to warn of."""
+    """The result, and what to warn of; λ is that of the start, or of redraws."""
     gram, notes, evidence = sums.finish(), list(sums.notes), evidence_of(sums)
     notes += [evidence.labels] if evidence.labels and "are not used" in evidence.labels else []
     with warnings.catch_warnings():
@@ -59,6 +61,8 @@ def read_head(
             "lazyrich.functional takes them, in full, from the Gram of lazyrich.collect"
         )
     notes += [note] if (note := convergence_note(spectrum)) else []
+    laziness = laziness_of(estimate.value, balanced.value, redraws if beginning is None else of_start(beginning))
+    notes += laziness.notes
     collapse = None
     if holds_labels(gram):
         collapse, note = _collapse(gram, _head_weight(sums))
@@ -84,6 +88,10 @@ def read_head(
         num_features=gram.widths["features"],
         num_outputs=gram.num_outputs,
         head=evidence.head,
+        laziness=laziness.value,
+        laziness_stderr=laziness.stderr,
+        laziness_balanced=laziness.balanced,
+        laziness_source=laziness.source,
         comparison=_compare(gram, model, start, beginning, spectrum),
         evidence=evidence,
         notes=tuple(notes),
@@ -140,13 +148,14 @@ def _head_weight(sums: HeadSums) -> Tensor | None:
     return head.parameters[0] if head is not None and head.linear else None
 
 
-def read_layers(layers: LayerSums, sums: HeadSums) -> dict[str, LayerRichness]:
+def read_layers(layers: LayerSums, sums: HeadSums, start: StartSums | None = None) -> dict[str, LayerRichness]:
     """One for each name that was asked for; layers that are given the same tensor share theirs."""
-    read = {name: _read_layer(layer, sums.per_position) for name, layer in layers.grams.items()}
+    starts = {} if start is None else start.layers
+    read = {name: _read_layer(layer, sums.per_position, starts.get(name)) for name, layer in layers.grams.items()}
     return {name: read[leader] for name, leader in layers.plan.leaders.items()} if layers.plan is not None else {}
 
 
-def _read_layer(layer: NarrowGram, per_position: bool) -> LayerRichness:
+def _read_layer(layer: NarrowGram, per_position: bool, start: NarrowGram | None) -> LayerRichness:
     gram, common = layer.gram, {"num_features": layer.width, "num_rows": layer.gram.count, "reduction": layer.reduction}
     isotropic = isotropic_reference(span_of(gram, "outputs"), layer.width)
     if layer.sketched:
@@ -161,6 +170,7 @@ def _read_layer(layer: NarrowGram, per_position: bool) -> LayerRichness:
             output_alignment=sketched_low_rank(gram, "outputs")[0],
             participation_ratio=float(covariance.trace().square() / unprojected_norm(covariance)),
             reduction_stderr=error,
+            laziness=layer_laziness(value, start),
             **common,
         )
     with warnings.catch_warnings():
@@ -174,6 +184,7 @@ def _read_layer(layer: NarrowGram, per_position: bool) -> LayerRichness:
         balanced=float(low_rank_measure(gram, reference="balanced")),
         output_alignment=float(low_rank_measure(gram, reference="outputs")),
         participation_ratio=participation_ratio(gram),
+        laziness=layer_laziness(estimate.value, start),
         **common,
     )
 

@@ -6,19 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._support.nested import tensors_in
 from .._support.processes import Processes
 from ..errors import DataError
-from ..functional import kernel_alignment
-from ..gram import RETAINED_ROWS, FeaturePair, Gram
+from ..gram import RETAINED_ROWS, Gram
 from ..model.batches import Batch
-from ..model.calls import MANY_OUTPUTS
 from ..model.layers import LayerPlan, Layers, layer_rows, planned
-from ..model.linear import unwrapped
-from .narrow import NarrowGram, dual
-from .one_pass import Known, OnePass, Part
+from .narrow import NarrowGram
+from .one_pass import Known, OnePass, Part, head_name
 
 
 class HeadSums:
@@ -42,7 +39,6 @@ class HeadSums:
         self.notes: list[str] = []
         self.copies = False
         self._integers = False
-        self._wide: list[Part] = []
 
     def add(self, part: Part) -> None:
         """Adds a part."""
@@ -53,25 +49,9 @@ class HeadSums:
         if part.note is not None and part.note not in self.notes:
             self.notes.append(part.note)
         self._integers = self._integers or part.integer_targets
-        if part.outputs.shape[1] > MANY_OUTPUTS:
-            self._hold(part)
-        else:
-            self._update(part, part.outputs)
-
-    def _update(self, part: Part, outputs: Tensor) -> None:
         retain = 0 if self.per_position else RETAINED_ROWS
         self.gram = self.gram or part.empty_gram(self._processes, retain=retain)
-        self.gram.update(part.rows.features, outputs, part.targets, part.weights)
-
-    def _hold(self, part: Part) -> None:
-        """Very many outputs that do not follow from the features: rows are held, and at the end replaced by as many columns."""
-        self._wide.append(part)
-        rows = sum(len(held.outputs) for held in self._wide)
-        if rows > MANY_OUTPUTS or self._processes.together:
-            raise DataError(
-                f"the head {_name(part)!r} has {part.outputs.shape[1]:,} outputs that are not linear in its inputs: at most "
-                f"{MANY_OUTPUTS:,} rows of them can be measured, on one process; pass num_samples="
-            )
+        self.gram.update(part.rows.features, part.outputs, part.targets, part.weights)
 
     def finish(self) -> Gram:
         """The filled Gram.
@@ -79,11 +59,6 @@ class HeadSums:
         Raises:
             DataError: no rows.
         """
-        if self._wide:
-            narrow = dual(torch.cat([part.outputs for part in self._wide]), centred=False, exact=True)
-            for part, outputs in zip(self._wide, narrow.split([len(part.outputs) for part in self._wide]), strict=True):
-                self._update(part, outputs)
-            self._wide = []
         if self.gram is None:
             raise DataError("no samples")
         return self.gram
@@ -125,48 +100,25 @@ class LayerSums:
         if self.plan is None:
             again = lambda: part.batch.feed(model, self._pass.forward)  # noqa: E731
             self.plan = planned(self._layers, part.layers, part.rows, part.batch, again)
-        processes, per_position = self._pass.processes, part.rows.positions > 1
-        found = layer_rows(self.plan, part.layers, part.rows, part.batch, model, _name(part))
-        for name, (features, owner) in found.items():
-            retain = RETAINED_ROWS if len(features) == len(part.rows.features) and not per_position else 0
-            if name not in self.grams:
-                gram = part.empty_gram(processes, retain=retain)
-                self.grams[name] = NarrowGram(gram, hold=not processes.together)
-            weights = None if part.weights is None else part.weights[owner.to(part.weights.device)]
-            self.grams[name].update(features, part.outputs[owner], weights)
+        features = layer_rows(self.plan, part.layers, part.rows, part.batch, model, head_name(part))
+        fill_layers(self.grams, features, part, self._pass.processes)
 
     def finish(self) -> list[Gram]:
         """The filled Grams."""
         return [gram.finish() for gram in self.grams.values()]
 
 
-class StartSums:
-    """The head's features now and at the start of training."""
-
-    def __init__(self, start: nn.Module, one_pass: OnePass) -> None:
-        self._start, self._pass = unwrapped(start), one_pass
-        self._known: Known | None = None
-        self.pair: FeaturePair | None = None
-
-    def add(self, part: Part) -> None:
-        """Adds a part, for which the start's network runs on the same batch."""
-        head = None if part.known.head is None else part.known.head.name
-        one = OnePass(
-            self._start, [part.batch.item], self._pass.device, Processes(False), forward=self._pass.forward,
-            targets=self._pass.targets, reader=self._pass.reader,
-            head=self._known or (self._start if part.known.head and part.known.head.module is self._pass.model else head),
-        )  # fmt: skip
-        for then in one.parts("start"):
-            self._known = then.known
-            rows = then.rows.first(part.rows.samples)
-            self.pair = self.pair or FeaturePair("features", "features of the start")
-            self.pair.update(part.rows.features, rows.features.to(part.rows.features.dtype), part.weights)
-
-    def alignment(self) -> float:
-        """S_init."""
-        if self.pair is None:
-            raise DataError("no samples")
-        return float(kernel_alignment(self.pair))
+def fill_layers(
+    grams: dict[str, NarrowGram], features: dict[str, tuple[Tensor, Tensor]], part: Part, processes: Processes
+) -> None:
+    """Adds a part's features of each layer, with the row of the head that each belongs to, and the head's outputs."""
+    for name, (rows, owner) in features.items():
+        retain = RETAINED_ROWS if len(rows) == len(part.rows.features) and part.rows.positions == 1 else 0
+        if name not in grams:
+            gram = part.empty_gram(processes, retain=retain)
+            grams[name] = NarrowGram(gram, hold=not processes.together)
+        weights = None if part.weights is None else part.weights[owner.to(part.weights.device)]
+        grams[name].update(rows, part.outputs[owner], weights)
 
 
 @dataclass
@@ -197,7 +149,3 @@ class Agreement:
 
 def _first(batch: Batch) -> float:
     return float(sum(x.shape[0] if x.ndim else 1 for x in tensors_in(batch.inputs)))
-
-
-def _name(part: Part) -> str:
-    return part.known.head.name if part.known.head is not None else ""

@@ -51,14 +51,31 @@ def load_checkpoint(model: nn.Module, path: Path, *, key: str | None = None, str
     if not _fits(model, state) and (loaded := _from_pretrained(model, path)) is not None:
         state = loaded
     surplus = [name for name in state if name not in model.state_dict()]
+    hint = f"; strict=False leaves out {', '.join(surplus[:5])}" if surplus and strict else ""
+    fitting = state if strict else {name: value for name, value in state.items() if name not in surplus}
+    _load(model, fitting, f"checkpoint {path}", hint)
+    return (f"checkpoint {path.name}: {len(surplus)} entries left out, such as {surplus[0]}",) if surplus else ()
+
+
+def load_state(model: nn.Module, state: Mapping[str, Any], what: str) -> None:
+    """Load a state dict into ``model``, in place, whatever prefixes wrappers have added to its names.
+
+    Args:
+        what: how an error calls it.
+
+    Raises:
+        CheckpointError: it does not fit the model.
+    """
+    _load(model, _named_as(model, dict(state)), what)
+
+
+def _load(model: nn.Module, state: Mapping[str, Any], what: str, hint: str = "") -> None:
     before = {name: value.clone() for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     try:
-        model.load_state_dict(state if strict else {name: value for name, value in state.items() if name not in surplus})
+        model.load_state_dict(state)
     except Exception as error:  # RuntimeError where shapes or names differ; tensors that are damaged raise others
         model.load_state_dict(before, strict=False)  # what fitted was copied before the error
-        hint = f"; strict=False leaves out {', '.join(surplus[:5])}" if surplus and strict else ""
-        raise CheckpointError(f"checkpoint {path} does not fit {type(model).__name__}: {error}{hint}") from error
-    return (f"checkpoint {path.name}: {len(surplus)} entries left out, such as {surplus[0]}",) if surplus else ()
+        raise CheckpointError(f"{what} does not fit {type(model).__name__}: {error}{hint}") from error
 
 
 def _fits(model: nn.Module, state: Mapping[str, Any]) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .batches import batches, first_dimension
+from .batches import Batch, Forward, first_dimension
 from .copying import copied_model
 
 
@@ -35,21 +35,29 @@ def redrawn(model: nn.Module) -> nn.Module:
     return drawn
 
 
-def settle(network: nn.Module, probe: list[Any], place: torch.device) -> None:
-    """Gives batch norm that has seen no batch the statistics of a probe, as the first steps of training would.
+def new_norms(network: nn.Module, trained: nn.Module | None = None) -> dict[str, _BatchNorm]:
+    """Batch norm that has seen no batch, by name; with ``trained``, only where that network's own has seen one."""
+    norms = {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm) and _is_new(module)}
+    now = {} if trained is None else dict(trained.named_modules())
+    return {name: norm for name, norm in norms.items() if not (isinstance(own := now.get(name), _BatchNorm) and _is_new(own))}
 
-    Until then batch norm in evaluation mode does nothing.
+
+def settle(
+    network: nn.Module, norms: Mapping[str, _BatchNorm], stream: Iterable[Batch], *, forward: Forward | None = None
+) -> None:
+    """Gives batch norm the statistics of a stream of batches, as the first steps of training would.
+
+    Until it has seen a batch, batch norm in evaluation mode does nothing.
     """
-    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and _is_new(m)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
+    momenta = {name: norm.momentum for name, norm in norms.items()}
+    for norm in norms.values():
         norm.momentum = None  # the average over all batches
         norm.train()
-    for batch in batches(probe, place) if norms else ():
+    for batch in stream if norms else ():
         if first_dimension(batch.inputs) > 1:  # one sample has no variance
-            batch.feed(network)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+            batch.feed(network, forward)
+    for name, norm in norms.items():
+        norm.momentum = momenta[name]
         norm.eval()
 
 

@@ -60,6 +60,26 @@ _ENTRIES = (
         richer="lower", format=".4f", part_of="D_LR", within="low_rank_band",
     ),
     Measure(
+        "laziness", "λ", "λ, laziness ratio (0 = rich)", "richness", "0 or more, 1 = features of the start",
+        "D_LR over that of the features of the start against the same outputs: 1 when the features did not move.",
+        richer="lower", format=".4f", math="$\\lambda$", column=True,
+    ),
+    Measure(
+        "laziness_corrected", "λ, corrected", "bias-corrected", "richness", "about 0 or more",
+        "The laziness ratio without the bias that a limited number of samples causes.",
+        richer="lower", format=".4f", part_of="λ", error="laziness_stderr",
+    ),
+    Measure(
+        "laziness_stderr", "λ, ± stderr", "standard error", "richness", "0 or more",
+        "Standard error of the bias-corrected λ; where new networks take the place of the start, standard deviation over them.",
+        format=".4f", part_of="λ", within="laziness_corrected",
+    ),
+    Measure(
+        "laziness_balanced", "λ, balanced", "balanced reference", "richness", "0 or more, 1 = features of the start",
+        "The laziness ratio with the kernel of minimum norm as the reference, in numerator and denominator.",
+        richer="lower", format=".4f", part_of="λ",
+    ),
+    Measure(
         "balanced", "balanced", "balanced reference", "richness", "0 to 1",
         "The same as D_LR with the kernel of minimum norm as the reference, which weighs output directions by their strength.",
         richer="lower", format=".4f", column=True,

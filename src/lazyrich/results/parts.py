@@ -42,6 +42,8 @@ class LayerRichness:
         low_rank, low_rank_corrected, low_rank_stderr, isotropic, balanced, output_alignment: as of :class:`Richness`.
         participation_ratio: tr(S_c)²/‖S_c‖² of its features.
         num_features, num_rows: width, and the samples (or places) that were counted.
+        laziness: λ of this layer's features now and at the start against the network's outputs now; None without the start, or
+            where it is undefined.
         reduction: how a layer too wide to measure as it is was made narrow; None where it was not.
         reduction_stderr: standard error of ``low_rank`` from a random projection; None where there was none.
     """
@@ -57,6 +59,7 @@ class LayerRichness:
     num_rows: int
     reduction: str | None = None
     reduction_stderr: float | None = None
+    laziness: float | None = None
 
     def numbers(self) -> dict[str, float]:
         """Every single number by its name in the catalogue; what was not measured is left out."""
@@ -66,6 +69,7 @@ class LayerRichness:
         """What the table of the layers shows, by the catalogue's names; a star marks a random projection."""
         shown = cells(self.numbers())
         columns = ("low_rank_corrected", "isotropic", "balanced", "participation_ratio")
+        columns += () if self.laziness is None else ("laziness",)
         return {
             "num_features": f"{self.num_features:,}{'' if self.reduction_stderr is None else ' *'}",
             "low_rank": CATALOGUE["low_rank"].formatted(self.low_rank, self.reduction_stderr),

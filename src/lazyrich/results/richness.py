@@ -14,7 +14,7 @@ from .._support.files import write_text
 from .._support.stored import number, plain_fields, plain_value, read_json, typed
 from ..errors import DataError
 from ..functional import FeatureSpectrum, NeuralCollapse
-from .catalogue import cells
+from .catalogue import CATALOGUE, cells
 from .evidence import Evidence
 from .names import layer_value, renamed
 from .parts import Comparison, LayerRichness, numbers_of
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 SCHEMA = "lazyrich.richness"
 SCHEMA_VERSION = 4  # since 4, every number has its name in the catalogue, and there is ``extra``
 READABLE = (3, SCHEMA_VERSION)
+_LAZINESS = (  # missing in files that were written before λ was measured
+    "laziness", "laziness_corrected", "laziness_stderr", "laziness_interval", "laziness_balanced", "laziness_source",
+)  # fmt: skip
+_INTERVALS = ("low_rank_interval", "laziness_interval")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,12 @@ class Richness:
         balanced: the same as ``low_rank`` with the minimum-norm kernel of the outputs as reference.
         output_alignment: the same with the kernel of the outputs as reference; 0 is aligned.
         balanced_corrected, balanced_stderr, output_alignment_corrected, output_alignment_stderr: bias removed, and error.
+        laziness: λ, the laziness ratio: ``low_rank`` over D_LR of the features of the start against the same outputs. 1 where the
+            features did not move, 0 where they are as rich as can be. None without a start, or where that D_LR is under 0.05.
+        laziness_corrected, laziness_interval: bias removed, and its 95 % confidence interval, or None.
+        laziness_stderr: standard error of the corrected value; with redraws, the standard deviation of λ over them.
+        laziness_balanced: the same as ``laziness`` with the balanced reference.
+        laziness_source: "start", or "redraws" where new networks take the place of the start; None without either.
         output_rank: dimension of the span of the outputs.
         output_singular_values: of the outputs over √n, descending.
         spectrum: the three curves and each feature's contribution.
@@ -74,6 +84,12 @@ class Richness:
     num_features: int
     num_outputs: int
     head: str
+    laziness: float | None = None
+    laziness_corrected: float | None = None
+    laziness_stderr: float | None = None
+    laziness_interval: tuple[float, float] | None = None
+    laziness_balanced: float | None = None
+    laziness_source: str | None = None
     comparison: Comparison | None = None
     layers: dict[str, LayerRichness] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)
@@ -97,7 +113,8 @@ class Richness:
         values["comparison"] = None if self.comparison is None else asdict(self.comparison)
         values["layers"] = {name: asdict(layer) for name, layer in self.layers.items()}
         values["low_rank_band"] = {str(rtol): value for rtol, value in self.low_rank_band.items()}
-        values["low_rank_interval"] = None if self.low_rank_interval is None else list(self.low_rank_interval)
+        for name in _INTERVALS:
+            values[name] = None if values[name] is None else list(values[name])
         values["output_singular_values"] = list(self.output_singular_values)
         values["evidence"] = None if self.evidence is None else asdict(self.evidence)
         values["notes"] = list(self.notes)
@@ -117,17 +134,18 @@ class Richness:
                 f"schema version {values.get('schema_version')!r}, this release reads {' and '.join(map(str, READABLE))}: "
                 "read it with the release that wrote it"
             )
-        values = {"extra": {}, "evidence": None} | values
+        values = {"extra": {}, "evidence": None} | dict.fromkeys(_LAZINESS) | values
         missing = sorted({f.name for f in fields(cls)} - set(values))
         if missing:
             raise DataError(f"not a whole lazyrich result: {', '.join(missing)} missing")
         try:
             read: dict[str, Any] = {name: plain_value(name, values[name], hint) for name, hint in plain_fields(cls).items()}
-            interval = values["low_rank_interval"]
-            if interval is not None:
-                low, high = interval
-                interval = (float(low), float(high))
-            read["low_rank_interval"] = interval
+            for name in _INTERVALS:
+                interval = values[name]
+                if interval is not None:
+                    low, high = interval
+                    interval = (float(low), float(high))
+                read[name] = interval
             read["low_rank_band"] = {float(rtol): float(value) for rtol, value in values["low_rank_band"].items()}
             read["output_singular_values"] = singular = tuple(map(float, values["output_singular_values"]))
             if not singular or not singular[min(max(read["output_rank"], 1), len(singular)) - 1] > 0:
@@ -151,7 +169,7 @@ class Richness:
     def numbers(self) -> dict[str, float]:
         """Every single number by its name in the catalogue, as a series keeps it: ``low_rank``, ``nc1``, ``s_init`` …
 
-        D_LR of a layer is ``low_rank of NAME``. What was not measured is left out.
+        D_LR of a layer is ``low_rank of NAME``, its λ ``laziness of NAME``. What was not measured is left out.
         """
         values = numbers_of(self)
         values |= {f"low_rank_at_{rtol:g}": value for rtol, value in self.low_rank_band.items()}
@@ -159,14 +177,24 @@ class Richness:
             values |= {} if part is None else numbers_of(part)
         last = min(self.output_rank, len(self.output_singular_values))
         values["output_condition"] = self.output_singular_values[0] / self.output_singular_values[last - 1]
-        return values | self.extra | {layer_value("low_rank", name): layer.low_rank for name, layer in self.layers.items()}
+        of_layers = {
+            layer_value(measure, name): layer.numbers()[measure]
+            for measure in ("low_rank", "laziness")
+            for name, layer in self.layers.items()
+            if measure in layer.numbers()
+        }
+        return values | self.extra | of_layers
 
     def cells(self) -> dict[str, str]:
         """What a table shows, by the catalogue's names: the numbers, and in words what is not one number."""
         spectrum = self.spectrum
+        laziness: dict[str, str] = {}
+        if self.laziness is not None and self.laziness_source == "redraws":  # whose spread is not the error of a corrected value
+            laziness["laziness"] = f"{CATALOGUE['laziness'].formatted(self.laziness, self.laziness_stderr)} over redraws"
         return {
             "low_rank_corrected": "-",
             **cells(self.numbers()),
+            **laziness,
             "low_rank_band": " / ".join(f"{value:.3f}" for value in self.low_rank_band.values()),
             "output_singular_values": _some(self.output_singular_values),
             "output_rank": f"{self.output_rank} of {self.num_outputs}",

@@ -1,0 +1,138 @@
+"""λ of a measurement: from the features of the start, or from those of networks that are drawn again."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from ..errors import DataError, DegenerateError
+from ..functional import low_rank_measure
+from ..functional.laziness import with_room
+from ..functional.low_rank import Reference, sketched_low_rank
+from ..gram import Gram
+from ..model.batches import is_one_shot
+from ..model.redraw import new_norms
+from ..model.undisturbed import undisturbed
+from .narrow import NarrowGram, narrowed
+from .null import untrained_network
+from .one_pass import OnePass
+from .start import StartNetwork, StartSums, settle_on
+
+REFERENCES: tuple[Reference, Reference] = ("projection", "balanced")
+
+
+@dataclass(frozen=True)
+class Denominators:
+    """D_LR of the features of the start against the outputs now: one value for each start.
+
+    Attributes:
+        values: for each of the references "projection" and "balanced", one value for each draw, or that of the start.
+        source: where they are from.
+        notes: why values are missing.
+    """
+
+    values: dict[Reference, list[float]]
+    source: Literal["start", "redraws"]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Laziness:
+    """λ with both references.
+
+    Attributes:
+        value: of the projection; None where it is undefined.
+        stderr: standard deviation of λ over the redraws; None for the start itself.
+        balanced: of the balanced reference.
+        source: where the denominators are from.
+        notes: why values are missing.
+    """
+
+    value: float | None
+    stderr: float | None
+    balanced: float | None
+    source: Literal["start", "redraws"] | None
+    notes: tuple[str, ...] = ()
+
+    def numbers(self) -> dict[str, float]:
+        """The numbers by their names in the catalogue; what is undefined is left out."""
+        values = {"laziness": self.value, "laziness_stderr": self.stderr, "laziness_balanced": self.balanced}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def of_start(start: StartSums) -> Denominators:
+    """The denominators of the start's own features."""
+    if start.gram is None:
+        return Denominators({}, "start", () if start.note is None else (start.note,))
+    try:
+        return Denominators({reference: [_low_rank(start.gram, reference)] for reference in REFERENCES}, "start")
+    except DegenerateError as error:
+        return Denominators({}, "start", (f"no laziness ratio: at the start, {error}",))
+
+
+def of_redraws(one_pass: OnePass, draws: int, build: Callable[[], nn.Module] | None) -> Denominators:
+    """The denominators of networks that are drawn again, one pass over the data each; draw k has the seed k.
+
+    Raises:
+        DataError: the data can be used once.
+        DegenerateError: constant features of a draw, or constant outputs.
+        TypeError, ValueError: as :func:`lazyrich.null_distribution`.
+    """
+    if is_one_shot(one_pass.data):
+        raise DataError(f"null={draws} takes a pass over the data for each draw, and data is an iterator that can be used once: "
+                        "pass a DataLoader or a list")  # fmt: skip
+    values: dict[Reference, list[float]] = {reference: [] for reference in REFERENCES}
+    for k in range(draws):
+        with undisturbed(one_pass.model, one_pass.data, None):  # every pass then sees the same data
+            torch.manual_seed(k)
+            drawn = untrained_network(one_pass.model, build, one_pass.device)
+            settle_on(drawn, new_norms(drawn, one_pass.model), one_pass)
+            sums = StartSums(one_pass, StartNetwork(drawn, one_pass))
+            for part in narrowed(one_pass.parts(f"draw {k + 1} of {draws}"), one_pass.processes):
+                sums.add(part)
+            if sums.gram is None or not sums.gram.count:
+                break  # the measurement itself says that there are no samples
+            sums.gram.reduce(one_pass.processes)
+            for reference in REFERENCES:
+                values[reference].append(_low_rank(sums.gram, reference))
+    return Denominators(values, "redraws")
+
+
+def laziness_of(low_rank: float, balanced: float, start: Denominators | None) -> Laziness:
+    """λ from the measured values and what the features of the start give."""
+    if start is None:
+        return Laziness(None, None, None, None)
+    notes = list(start.notes)
+
+    def ratio(reference: Reference, value: float) -> float | None:
+        if not start.values:
+            return None
+        try:
+            return value / with_room(statistics.median(start.values[reference]))
+        except DegenerateError as error:
+            notes.append(f"{'no laziness ratio' if reference == 'projection' else 'no balanced laziness ratio'}: {error}")
+            return None
+
+    result = ratio("projection", low_rank)
+    draws = start.values.get("projection", [])
+    spread = statistics.stdev(low_rank / draw for draw in draws) if result is not None and len(draws) > 1 else None
+    return Laziness(result, spread, ratio("balanced", balanced), start.source, tuple(notes))
+
+
+def layer_laziness(low_rank: float, start: NarrowGram | None) -> float | None:
+    """λ of one layer; None without the start, or where it is undefined."""
+    if start is None:
+        return None
+    try:
+        return low_rank / with_room(sketched_low_rank(start.gram)[0] if start.sketched else _low_rank(start.gram, "projection"))
+    except DegenerateError:
+        return None
+
+
+def _low_rank(gram: Gram, reference: Reference) -> float:
+    return float(low_rank_measure(gram, reference=reference))
