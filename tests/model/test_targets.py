@@ -171,8 +171,8 @@ class TestStart:
         model = network()
         with pytest.raises(ValueError, match="start is the model itself: keep a copy.deepcopy"):
             measure(model, torch.randn(20, 6).double(), start=model)
-        with pytest.raises(TypeError, match="start must be a torch.nn.Module, got dict"):
-            measure(model, torch.randn(20, 6).double(), start={})
+        with pytest.raises(TypeError, match="start must be a torch.nn.Module, a state dict or a path, got list"):
+            measure(model, torch.randn(20, 6).double(), start=[])
 
     def test_comparison_against_the_functions(self):
         model, (x, y) = network(), imbalanced([80, 80, 80])

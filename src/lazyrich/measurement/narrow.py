@@ -108,7 +108,7 @@ def narrowed(parts: Iterable[Part], processes: Processes) -> Iterator[Part]:
     if held:
         outputs = dual(torch.cat([part.outputs for part in held]), centred=False, exact=True)
         for part, few in zip(held, outputs.split([len(part.outputs) for part in held]), strict=True):
-            yield replace(part, outputs=few)
+            yield replace(part, outputs=few, known=replace(part.known, output_dtype=part.outputs.dtype))
 
 
 def dual(x: Tensor, *, centred: bool = True, exact: bool = False) -> Tensor:
