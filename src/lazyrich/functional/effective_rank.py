@@ -8,7 +8,7 @@ from torch import Tensor
 from ..errors import DegenerateError
 from ..gram import Gram
 from .eigen import eigenvalues
-from .inputs import as_gram
+from .inputs import Array, as_gram, as_tensor
 from .span import varies
 
 RANKME_EPS = 1e-7  # ε of the RankMe paper
@@ -117,7 +117,10 @@ def rankme(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
 
 def in_double(features: Tensor | Gram) -> Tensor | Gram:
     """Convert tensors to double precision, because float32 products would round small singular values away."""
-    return features.double() if isinstance(features, Tensor) and features.is_floating_point() else features
+    if isinstance(features, Gram):
+        return features
+    features = as_tensor("features", features)
+    return features.double() if features.is_floating_point() else features
 
 
 def varying(features: Tensor | Gram, weights: Tensor | None) -> Gram:

@@ -1,7 +1,10 @@
-"""What the functions take: tensors, or a Gram or a pair of feature blocks that has seen them."""
+"""What the functions take: tensors, arrays of other libraries, or a Gram or a pair of feature blocks that has seen them."""
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,16 +13,59 @@ from ..gram import FeaturePair, Gram
 from ..gram.accumulator import Accumulator
 
 
+class SupportsDLPack(Protocol):
+    """An array of JAX, CuPy, TensorFlow or another library that shares its memory by DLPack."""
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """The memory of the array, as DLPack describes it."""
+        ...
+
+
+Array = Tensor | np.ndarray | SupportsDLPack
+
+
+def as_tensor(name: str, x: Any) -> Tensor:
+    """A tensor of the values of an array: without a copy where its memory can be shared and is writable.
+
+    Args:
+        name: of the argument, for errors.
+        x: a tensor; an array of NumPy, or of a library that supports DLPack, the buffer protocol or ``__array__``.
+
+    Raises:
+        TypeError: not an array, or its elements are not numbers.
+
+    Example:
+        >>> as_tensor("features", np.array([[1.0, 2.0]]))
+        tensor([[1., 2.]], dtype=torch.float64)
+    """
+    if isinstance(x, Tensor):
+        return x
+    if not isinstance(x, np.ndarray) and hasattr(x, "__dlpack__"):
+        return torch.from_dlpack(x)
+    try:
+        array = np.asarray(x if hasattr(x, "__array__") else memoryview(x))
+    except TypeError as error:
+        kind = type(x).__name__
+        raise TypeError(f"{name} must be a tensor or an array, got {kind}; convert it with numpy.asarray") from error
+    if array.dtype.name == "bfloat16":  # of ml_dtypes: NumPy has no such type
+        return torch.from_numpy(array.astype(np.float32)).bfloat16()
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got an array of dtype {array.dtype}")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8 or not array.dtype.isnative or not array.flags.writeable:
+        array = array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="))
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
 def as_gram(
-    features: Tensor | Gram,
-    outputs: Tensor | None = None,
-    targets: Tensor | None = None,
+    features: Array | Gram,
+    outputs: Array | None = None,
+    targets: Array | None = None,
     *,
-    weights: Tensor | None = None,
+    weights: Array | None = None,
     retain: int = 0,
     needs: tuple[str, ...] = (),
 ) -> Gram:
-    """A Gram of the tensors, or the Gram that was passed.
+    """A Gram of the tensors or arrays, or the Gram that was passed.
 
     Args:
         features: (n, p), or a Gram.
@@ -30,7 +76,7 @@ def as_gram(
         needs: blocks that the Gram must have.
 
     Raises:
-        TypeError: a block is not a tensor, or tensors were passed together with a Gram.
+        TypeError: a block is no array of numbers, or arrays were passed together with a Gram.
         DataError: shapes that do not match, fewer than two samples, or a missing block.
     """
     if isinstance(features, Gram):
@@ -40,7 +86,7 @@ def as_gram(
     else:
         arguments = {"features": features, "outputs": outputs, "targets": targets}
         gram = Gram(retain=retain)
-        gram.update(**{name: _block(name, x) for name, x in arguments.items() if x is not None}, weights=weights)
+        gram.update(**{name: _block(name, x) for name, x in arguments.items() if x is not None}, weights=_weights(weights))
     _must_suffice(gram)
     for name in needs:
         if name not in gram.widths:
@@ -48,8 +94,8 @@ def as_gram(
     return gram
 
 
-def as_pair(features_a: Tensor | FeaturePair, features_b: Tensor | None = None, *, weights: Tensor | None = None) -> FeaturePair:
-    """A pair of the tensors, or the pair that was passed; arguments and errors as for :func:`as_gram`."""
+def as_pair(features_a: Array | FeaturePair, features_b: Array | None = None, *, weights: Array | None = None) -> FeaturePair:
+    """A pair of the tensors or arrays, or the pair that was passed; arguments and errors as for :func:`as_gram`."""
     if isinstance(features_a, FeaturePair):
         if features_b is not None or weights is not None:
             raise TypeError("a FeaturePair already holds both blocks and the weights: pass the FeaturePair alone")
@@ -58,14 +104,17 @@ def as_pair(features_a: Tensor | FeaturePair, features_b: Tensor | None = None, 
         raise DataError("this measure needs features_b, the features that features_a are compared with")
     else:
         pair = FeaturePair()
-        pair.update(_block("features_a", features_a), _block("features_b", features_b), weights)
+        pair.update(_block("features_a", features_a), _block("features_b", features_b), _weights(weights))
     _must_suffice(pair)
     return pair
 
 
-def _block(name: str, x: Tensor) -> Tensor:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}; convert it with torch.as_tensor")
+def _weights(weights: Array | None) -> Tensor | None:
+    return None if weights is None else as_tensor("weights", weights)
+
+
+def _block(name: str, x: Array) -> Tensor:
+    x = as_tensor(name, x)
     if name == "targets":
         x = target_matrix(x)
     elif name in ("outputs", "features_b"):
