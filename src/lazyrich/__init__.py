@@ -29,6 +29,7 @@ if _TYPE_CHECKING:
     )
     from .functional import FeatureSpectrum, LowRankEstimate, ParameterNorm, PowerLaw
     from .gram import Gram
+    from .measurement.arrays import measure_arrays
     from .measurement.cost import MeasurementCost, measurement_cost
     from .measurement.measure import collect, measure
     from .measurement.null import Null, NullDistribution, null_distribution
@@ -93,6 +94,7 @@ __all__ = [
     "functional",
     "load",
     "measure",
+    "measure_arrays",
     "measurement_cost",
     "null_distribution",
     "schedules",
@@ -108,6 +110,7 @@ _MODULES = {  # a module is imported when one of its names is first used, becaus
     ),
     ".functional": ("FeatureSpectrum", "LowRankEstimate", "ParameterNorm", "PowerLaw"),
     ".gram": ("Gram",),
+    ".measurement.arrays": ("measure_arrays",),
     ".measurement.cost": ("MeasurementCost", "measurement_cost"),
     ".measurement.measure": ("collect", "measure"),
     ".measurement.null": ("Null", "NullDistribution", "null_distribution"),

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,7 +16,26 @@ MEASURE = ["measure", MODEL, "--data", DATA]
 TRACE = ["trace", MODEL, "weights", "--data", DATA, "--out", "taken"]
 
 MISTAKES = [  # arguments, exit status, what the sentence is, as a regular expression
-    (["measure", MODEL], 2, "--data"),
+    (["measure", MODEL], 2, "lazyrich: --data missing: pass MODEL --data DATA, or --features FILE --outputs FILE"),
+    (["measure"], 2, "lazyrich: MODEL and --data missing: pass .*"),
+    (
+        ["measure", "--features", "x.npy", "--layers", "all"],
+        2,
+        "lazyrich: --layers cannot be combined with stored arrays: pass MODEL --data, or --features",
+    ),
+    (["measure", "--outputs", "x.npy"], 2, "lazyrich: --features is required with stored arrays"),
+    (["measure", "--features", "y.npy", "--outputs", "x.npy"], 1, "--features: there is no file y.npy"),
+    (["measure", "--features", "x.npy"], 1, "the outputs are missing: pass --outputs, or --head-weight .*"),
+    (["measure", "--features", "x.npy", "--outputs", "x.npz"], 1, "--outputs: x.npz holds 2 arrays: write x.npz:NAME, .* a, b"),
+    (
+        ["measure", "--features", "x.npz:c", "--outputs", "x.npy"],
+        1,
+        "--features: x.npz holds no 'c'. It holds: a, b",
+    ),
+    (["measure", "--features", "x.npz:a", "--outputs", "x.npy"], 1, "the arrays must have the same length: features 3, .*"),
+    (["measure", "--features", "last.pt", "--outputs", "x.npy"], 1, "--features: last.pt holds 2 arrays: .* weight, bias"),
+    (["measure", "--features", "userproject.py", "--outputs", "x.npy"], 1, "--features: userproject.py is not one of .npy, .*"),
+    (["measure", "--features", "bad.npy", "--outputs", "x.npy"], 1, "--features: bad.npy cannot be read .*"),
     (["mesure", MODEL], 2, "lazyrich: there is no command 'mesure'; did you mean measure[?] There are: demo, measure, .*"),
     ([*MEASURE, "--poolng", "first"], 2, "--pooling"),
     (["cost"], 2, "--samples N[\\s\\S]*--features P"),
@@ -123,6 +143,9 @@ def test_a_mistake(arguments, status, sentence, project, capsys):
     (project / "found").mkdir()
     (project / "found/richness.json").write_text("{}")
     (project / "needy.py").write_text("import torch\n\nimport absent\n")
+    np.save(project / "x.npy", np.eye(4))
+    np.savez(project / "x.npz", a=np.eye(3), b=np.eye(3))
+    (project / "bad.npy").write_text("no array")
     before = contents(project)
     assert main(arguments) == status
     assert contents(project) == before

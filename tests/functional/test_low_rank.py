@@ -506,7 +506,7 @@ class TestErrors:
             (x, x.index_fill(0, torch.tensor(3), float("nan")), NonFiniteError, r"outputs .*batch 0 \(row 3"),
             (x.long(), x, TypeError, "floating point, got torch.int64"),
             (x.to(torch.complex64), x, TypeError, "floating point, got torch.complex64"),
-            (x.numpy(), x, TypeError, "features must be a torch.Tensor, got ndarray"),
+            (x.tolist(), x, TypeError, "features must be a tensor or an array, got list"),
             (x.reshape(5, 4, 4), x, DataError, r"features must have shape \(n, width\)"),
         ],
     )

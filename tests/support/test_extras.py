@@ -44,7 +44,18 @@ class TestMissingExtras:
                 "from lazyrich.cli.main import main; raise SystemExit(main(['run', 'grokking']))",
                 "experiments",
             ),
-            ("tqdm", "import torch, lazyrich; lazyrich.measure(torch.nn.Linear(4, 2), torch.randn(64, 4), progress=True)", "cli"),
+            (
+                "tqdm",  # for the bar on a terminal
+                "import sys, torch, lazyrich; sys.stderr.isatty = lambda: True\n"
+                "lazyrich.measure(torch.nn.Linear(4, 2), torch.randn(64, 4), progress=True)",
+                "cli",
+            ),
+            (
+                "h5py",
+                "import pathlib, tempfile; path = pathlib.Path(tempfile.mkdtemp()) / 'f.h5'; path.touch()\n"
+                "from lazyrich.cli.array_files import read_array; read_array(str(path), '--features')",
+                "hdf5",
+            ),
         ],
     )
     def test_the_error_names_the_extra(self, hidden, code, extra):

@@ -26,6 +26,10 @@ OF_TORCH = (  # what PyTorch says, and what that means for a model and its data
 )
 
 
+class UsageError(Exception):
+    """Arguments that can be parsed one by one and do not fit together."""
+
+
 def sentence(error: BaseException, command: Callable[..., object] | None) -> str | None:
     """What an error means to the user of a command, safe to print; None for an error that only a bug in lazyrich explains."""
     message = _message(error)

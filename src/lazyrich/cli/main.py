@@ -9,17 +9,20 @@ from importlib.metadata import version
 
 from .._support.extras import needs
 from .._support.text import did_you_mean
-from .failures import sentence
+from .failures import UsageError, sentence
 from .words import required_options
 
 DESCRIPTION = """Measure whether a neural network trains in the rich or the lazy regime.
 
 $ lazyrich demo
 $ lazyrich measure models:build --data data:loader --checkpoint last.pt
+$ lazyrich measure --features f.npy --outputs o.npy --targets y.npy
 $ lazyrich trace models:build checkpoints/ --data data:loader --out trace
 $ lazyrich report trace
 $ lazyrich measure --help     the options of a command
 $ lazyrich --version"""
+
+EITHER = {"measure": ["{MODEL --data DATA | --features FILE --outputs FILE}"]}  # what its usage shows as required
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,9 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _failed(f"there is no command {name!r}{did_you_mean(name, commands)} There are: {', '.join(commands)}", 2)
         else:
             helps = {"-h", "--help"} & {*arguments}  # tyro's usage of a command with many options does not list the required ones
-            tyro.cli(command, prog=" ".join(["lazyrich", name, *(required_options(command) if helps else [])]), args=arguments)
+            tyro.cli(
+                command,
+                prog=" ".join(["lazyrich", name, *(EITHER.get(name, required_options(command)) if helps else [])]),
+                args=arguments,
+            )
     except SystemExit as stop:  # how tyro ends after --help or arguments that it cannot parse
         return int(stop.code or 0)
+    except UsageError as error:
+        return _failed(str(error), 2)
     except BrokenPipeError:  # `lazyrich experiments | head`: nobody reads the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

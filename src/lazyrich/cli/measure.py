@@ -1,16 +1,18 @@
-"""``lazyrich measure``: one network on one set of data."""
+"""``lazyrich measure``: one network on one set of data, or the arrays that it left in files."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
 from .._support.text import plain
 from ..errors import RankWarning
 from . import options
+from .array_files import read_array
+from .failures import UsageError
 from .outputs import check_folder
 from .user_code import build, build_model
 
@@ -19,11 +21,23 @@ if TYPE_CHECKING:
 
 FILES = ("richness.json", "richness.png", "layers.png")
 
+File = str | None
+
 
 def measure(
-    model: options.Model,
+    model: Annotated[
+        Positional[str | None],
+        arg(help="Function that builds the model, as package.module:function.", metavar="MODEL", help_behavior_hint=""),
+    ] = None,
     *,
-    data: options.Loader,
+    data: Annotated[
+        str | None,
+        arg(
+            help="Function that builds the data loader, as package.module:function.",
+            metavar="DATA",
+            help_behavior_hint="(required with MODEL)",
+        ),
+    ] = None,
     checkpoint: Annotated[
         Path | None,
         arg(help="Weights to load, .pt or .safetensors.", metavar="FILE", help_behavior_hint="(default: the model as built)"),
@@ -52,6 +66,34 @@ def measure(
         bool, arg(help="First repeat one batch; stop if the data or the model are not deterministic, and report which.")
     ] = False,
     device: options.Device = None,
+    features: Annotated[
+        File,
+        arg(
+            help="Measure stored arrays, and no MODEL: the inputs of the last linear layer (n, p), in a file .npy, .npz, "
+            ".safetensors, .pt or .h5. FILE:NAME names one of several arrays in a file.",
+            metavar="FILE",
+            help_behavior_hint="",
+        ),
+    ] = None,
+    outputs: Annotated[
+        File, arg(help="With --features: what that layer returned (n, C).", metavar="FILE", help_behavior_hint="")
+    ] = None,
+    targets: Annotated[
+        File, arg(help="With --features: class labels (n,), or real targets (n, T).", metavar="FILE", help_behavior_hint="")
+    ] = None,
+    start_features: Annotated[
+        File,
+        arg(help="With --features: the features at the start of training, for S_init.", metavar="FILE", help_behavior_hint=""),
+    ] = None,
+    head_weight: Annotated[
+        File,
+        arg(
+            help="With --features: the weight (C, p) of the layer, for NC3 or in place of --outputs.",
+            metavar="FILE",
+            help_behavior_hint="",
+        ),
+    ] = None,
+    head_bias: Annotated[File, arg(help="With --head-weight: the bias (C,).", metavar="FILE", help_behavior_hint="")] = None,
     out: Annotated[
         Path | None,
         arg(
@@ -63,33 +105,62 @@ def measure(
     overwrite: options.Overwrite = False,
     progress: options.Progress = True,
 ) -> None:
-    """Measure your own network: rich or lazy?"""
-    from ..measurement.measure import measure as measure_model
-    from ..model.checkpoints import load_checkpoint
-    from ..model.copying import copied_model
-
+    """Measure your own network, or its stored features: rich or lazy?"""
+    arrays = {
+        "features": features, "outputs": outputs, "targets": targets, "start_features": start_features,
+        "head_weight": head_weight, "head_bias": head_bias,
+    }  # fmt: skip
+    of_models = {
+        "MODEL": model, "--data": data, "--checkpoint": checkpoint, "--key": key, "--head": head, "--rows": rows,
+        "--layers": layers, "--start": start, "--num-samples": num_samples, "--nc4": nc4, "--check": check, "--device": device,
+    }  # fmt: skip
+    of_arrays = {f"--{name.replace('_', '-')}": file for name, file in arrays.items()}
+    _check_one_kind(of_models, of_arrays)
     if out is not None:
         check_folder(out, FILES if layers else FILES[:2], overwrite=overwrite)
-    network, notes = build_model(model), tuple[str, ...]()
-    if checkpoint is not None:
-        notes = load_checkpoint(network, checkpoint, key=key, strict=strict)
-    loader = build(data, "--data")
-    beginning = None
-    if start is not None:
-        beginning = copied_model(network)
-        load_checkpoint(beginning, start, key=key, strict=strict)
+    notes: tuple[str, ...] = ()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # the table's notes repeat it
-        result = measure_model(
-            network, loader, head=head, rows=rows, ignore_index=ignore_index, layers=options.chosen_layers(layers),
-            pooling=pooling, start=beginning, num_samples=num_samples, class_balanced=class_balanced, nc4=nc4, check=check,
-            device=device, progress=progress,
-        )  # fmt: skip
+        if model is None or data is None:
+            from ..measurement.arrays import measure_arrays
+
+            read = {name: read_array(file, f"--{name.replace('_', '-')}") for name, file in arrays.items() if file is not None}
+            result = measure_arrays(**read, class_balanced=class_balanced, progress=progress)
+        else:
+            from ..measurement.measure import measure as measure_model
+            from ..model.checkpoints import load_checkpoint
+            from ..model.copying import copied_model
+
+            network = build_model(model)
+            if checkpoint is not None:
+                notes = load_checkpoint(network, checkpoint, key=key, strict=strict)
+            loader, beginning = build(data, "--data"), None
+            if start is not None:
+                beginning = copied_model(network)
+                load_checkpoint(beginning, start, key=key, strict=strict)
+            result = measure_model(
+                network, loader, head=head, rows=rows, ignore_index=ignore_index, layers=options.chosen_layers(layers),
+                pooling=pooling, start=beginning, num_samples=num_samples, class_balanced=class_balanced, nc4=nc4, check=check,
+                device=device, progress=progress,
+            )  # fmt: skip
     print(result)
     for note in notes:
         print(f"! {plain(note)}")
     if out is not None:
         _write(result, out)
+
+
+def _check_one_kind(of_models: dict[str, Any], of_arrays: dict[str, Any]) -> None:
+    """Raise unless the arguments name a model with data, or stored features, but not both."""
+    ours = [name for name, value in of_models.items() if value]
+    if any(of_arrays.values()):
+        if ours:
+            raise UsageError(f"{', '.join(ours)} cannot be combined with stored arrays: pass MODEL --data, or --features")
+        if not of_arrays["--features"]:
+            raise UsageError("--features is required with stored arrays")
+    elif not of_models["MODEL"] or not of_models["--data"]:
+        missing = [name for name in ("MODEL", "--data") if not of_models[name]]
+        raise UsageError(f"{' and '.join(missing)} missing: pass MODEL --data DATA, or --features FILE --outputs FILE")
 
 
 def _write(result: Richness, out: Path) -> None:

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from ..errors import DataError
 from .eigen import eigh
+from .inputs import AnyArray, as_tensor
 
 ROWS_AT_ONCE = 4096  # rows of the head's weight that are copied to float64 at a time
 
 
-def compressed_head(weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def compressed_head(weight: AnyArray, bias: AnyArray | None = None) -> tuple[Tensor, Tensor]:
     """Compute a narrow linear map whose outputs have the same inner products as the outputs of the head.
 
     The outputs ŴΦ̂, with Ŵ = [W b] and Φ̂ = [Φ 1], lie in a space of at most p + 1 dimensions. With ŴᵀŴ = V Λ Vᵀ, the outputs
@@ -41,6 +42,7 @@ def compressed_head(weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor,
         >>> narrow.shape, torch.allclose(narrow @ narrow.T, outputs @ outputs.T)
         (torch.Size([2, 4]), True)
     """
+    weight, bias = as_tensor("weight", weight), None if bias is None else as_tensor("bias", bias)
     if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
         bias_shape = None if bias is None else tuple(bias.shape)
         raise DataError(f"weight must have shape (C, p) and bias (C,), got {tuple(weight.shape)} and {bias_shape}")

@@ -8,13 +8,13 @@ from torch import Tensor
 from ..errors import DegenerateError
 from ..gram import Gram
 from .eigen import eigenvalues
-from .inputs import Array, as_gram, as_tensor
+from .inputs import AnyArray, as_gram, as_tensor
 from .span import varies
 
 RANKME_EPS = 1e-7  # ε of the RankMe paper
 
 
-def effective_rank(features: Tensor | Gram, *, weights: Tensor | None = None, eps: float = 0.0) -> float:
+def effective_rank(features: AnyArray | Gram, *, weights: AnyArray | None = None, eps: float = 0.0) -> float:
     """Entropy rank of the centred covariance: exp(-Σ p_k log p_k), p_k = λ_k/Σλ + eps.
 
     Args:
@@ -46,7 +46,7 @@ def effective_rank(features: Tensor | Gram, *, weights: Tensor | None = None, ep
     return float(torch.special.entr(values / values.sum() + eps).sum().exp())
 
 
-def participation_ratio(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
+def participation_ratio(features: AnyArray | Gram, *, weights: AnyArray | None = None) -> float:
     """Participation ratio tr(S_c)²/‖S_c‖_F² = (Σλ)²/Σλ² of the centred covariance.
 
     Arguments, result and errors are those of :func:`effective_rank`.
@@ -67,7 +67,7 @@ def participation_ratio(features: Tensor | Gram, *, weights: Tensor | None = Non
     return float(covariance.trace().square() / covariance.square().sum())
 
 
-def stable_rank(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
+def stable_rank(features: AnyArray | Gram, *, weights: AnyArray | None = None) -> float:
     """Stable rank ‖Φ‖_F²/‖Φ‖₂² of the raw, uncentred feature matrix.
 
     Arguments, result and errors are those of :func:`effective_rank`, except that constant features other than zero have rank 1.
@@ -87,7 +87,7 @@ def stable_rank(features: Tensor | Gram, *, weights: Tensor | None = None) -> fl
     return float(values.sum() / values[0])
 
 
-def rankme(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
+def rankme(features: AnyArray | Gram, *, weights: AnyArray | None = None) -> float:
     """RankMe: entropy rank exp(-Σ p_k log p_k) of the raw singular values, p_k = σ_k/‖σ‖₁ + 1e-7.
 
     As in the paper, the features are not centred, and p_k are shares of singular values, not of eigenvalues. The sum has
@@ -115,7 +115,7 @@ def rankme(features: Tensor | Gram, *, weights: Tensor | None = None) -> float:
     return float(torch.special.entr(share).sum().exp())
 
 
-def in_double(features: Tensor | Gram) -> Tensor | Gram:
+def in_double(features: AnyArray | Gram) -> Tensor | Gram:
     """Convert tensors to double precision, because float32 products would round small singular values away."""
     if isinstance(features, Gram):
         return features
@@ -123,7 +123,7 @@ def in_double(features: Tensor | Gram) -> Tensor | Gram:
     return features.double() if features.is_floating_point() else features
 
 
-def varying(features: Tensor | Gram, weights: Tensor | None) -> Gram:
+def varying(features: AnyArray | Gram, weights: AnyArray | None) -> Gram:
     """A Gram of the features, which must not be constant.
 
     Raises:

@@ -8,17 +8,17 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..gram import Gram
-from .inputs import as_gram
+from .inputs import AnyArray, as_gram
 from .span import span_of
 from .spectrum import Array, FeatureSpectrum
 
 
 def held_out_quality(
     spectrum: FeatureSpectrum,
-    features: Tensor | Gram,
-    targets: Tensor | None = None,
+    features: AnyArray | Gram,
+    targets: AnyArray | None = None,
     *,
-    weights: Tensor | None = None,
+    weights: AnyArray | None = None,
 ) -> Array:
     """Cumulative quality of the training features' eigenfunctions on other data.
 

@@ -21,7 +21,7 @@ class SupportsDLPack(Protocol):
         ...
 
 
-Array = Tensor | np.ndarray | SupportsDLPack
+AnyArray = Tensor | np.ndarray | SupportsDLPack
 
 
 def as_tensor(name: str, x: Any) -> Tensor:
@@ -42,8 +42,9 @@ def as_tensor(name: str, x: Any) -> Tensor:
         return x
     if not isinstance(x, np.ndarray) and hasattr(x, "__dlpack__"):
         return torch.from_dlpack(x)
+    has_values: Any = x
     try:
-        array = np.asarray(x if hasattr(x, "__array__") else memoryview(x))
+        array = np.asarray(has_values if hasattr(x, "__array__") else memoryview(has_values))
     except TypeError as error:
         kind = type(x).__name__
         raise TypeError(f"{name} must be a tensor or an array, got {kind}; convert it with numpy.asarray") from error
@@ -51,17 +52,21 @@ def as_tensor(name: str, x: Any) -> Tensor:
         return torch.from_numpy(array.astype(np.float32)).bfloat16()
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got an array of dtype {array.dtype}")
-    if array.dtype.kind == "f" and array.dtype.itemsize > 8 or not array.dtype.isnative or not array.flags.writeable:
-        array = array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="))
-    return torch.from_numpy(np.ascontiguousarray(array))
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)  # PyTorch can do little with wider unsigned integers
+    if array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    if not array.dtype.isnative or not array.flags.writeable or min(array.strides, default=0) < 0:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return torch.from_numpy(array)
 
 
 def as_gram(
-    features: Array | Gram,
-    outputs: Array | None = None,
-    targets: Array | None = None,
+    features: AnyArray | Gram,
+    outputs: AnyArray | None = None,
+    targets: AnyArray | None = None,
     *,
-    weights: Array | None = None,
+    weights: AnyArray | None = None,
     retain: int = 0,
     needs: tuple[str, ...] = (),
 ) -> Gram:
@@ -94,7 +99,9 @@ def as_gram(
     return gram
 
 
-def as_pair(features_a: Array | FeaturePair, features_b: Array | None = None, *, weights: Array | None = None) -> FeaturePair:
+def as_pair(
+    features_a: AnyArray | FeaturePair, features_b: AnyArray | None = None, *, weights: AnyArray | None = None
+) -> FeaturePair:
     """A pair of the tensors or arrays, or the pair that was passed; arguments and errors as for :func:`as_gram`."""
     if isinstance(features_a, FeaturePair):
         if features_b is not None or weights is not None:
@@ -109,11 +116,11 @@ def as_pair(features_a: Array | FeaturePair, features_b: Array | None = None, *,
     return pair
 
 
-def _weights(weights: Array | None) -> Tensor | None:
+def _weights(weights: AnyArray | None) -> Tensor | None:
     return None if weights is None else as_tensor("weights", weights)
 
 
-def _block(name: str, x: Array) -> Tensor:
+def _block(name: str, x: AnyArray) -> Tensor:
     x = as_tensor(name, x)
     if name == "targets":
         x = target_matrix(x)

@@ -7,15 +7,15 @@ from torch import Tensor
 
 from ..errors import DegenerateError
 from ..gram import FeaturePair, Gram
-from .inputs import as_gram, as_pair
+from .inputs import AnyArray, as_gram, as_pair
 from .span import varies
 
 
 def kernel_alignment(
-    features_a: Tensor | FeaturePair | Gram,
-    features_b: Tensor | None = None,
+    features_a: AnyArray | FeaturePair | Gram,
+    features_b: AnyArray | None = None,
     *,
-    weights: Tensor | None = None,
+    weights: AnyArray | None = None,
     other: str = "outputs",
 ) -> Tensor:
     """Linear centred kernel alignment (CKA): 1 for kernels that are equal up to scale, 0 for unrelated kernels.
@@ -68,7 +68,7 @@ def kernel_alignment(
     return value.clamp_max(1)  # the bound of Cauchy and Schwarz, which rounding may exceed
 
 
-def target_alignment(features: Tensor | Gram, targets: Tensor | None = None, *, weights: Tensor | None = None) -> Tensor:
+def target_alignment(features: AnyArray | Gram, targets: AnyArray | None = None, *, weights: AnyArray | None = None) -> Tensor:
     """Kernel-target alignment CKA(T, f*f*ᵀ): how similar the feature kernel is to the kernel of the targets.
 
     Args:

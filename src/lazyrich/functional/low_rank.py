@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import DegenerateError, RankWarning
 from ..gram import RETAINED_ROWS, Gram
-from .inputs import as_gram
+from .inputs import AnyArray, as_gram
 from .jackknife import jackknifed
 from .sketch import unprojected_low_rank
 from .span import Span, directions_of, span_of, varies
@@ -58,10 +58,10 @@ class LowRankEstimate:
 
 
 def low_rank_measure(
-    features: Tensor | Gram,
-    outputs: Tensor | None = None,
+    features: AnyArray | Gram,
+    outputs: AnyArray | None = None,
     *,
-    weights: Tensor | None = None,
+    weights: AnyArray | None = None,
     rtol: float | None = None,
     ridge: bool = False,
     reference: Reference = "projection",
@@ -120,10 +120,10 @@ def low_rank_measure(
 
 
 def low_rank_estimate(
-    features: Tensor | Gram,
-    outputs: Tensor | None = None,
+    features: AnyArray | Gram,
+    outputs: AnyArray | None = None,
     *,
-    weights: Tensor | None = None,
+    weights: AnyArray | None = None,
     rtol: float | None = None,
     reference: Reference = "projection",
     retain: int = RETAINED_ROWS,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..gram import Gram
-from .inputs import as_gram, one_hot
+from .inputs import AnyArray, as_gram, as_tensor, one_hot
 from .span import default_cut
 
 
@@ -42,14 +42,14 @@ class NeuralCollapse:
 
 
 def neural_collapse(
-    features: Tensor | Gram,
-    labels: Tensor | None = None,
+    features: AnyArray | Gram,
+    labels: AnyArray | None = None,
     *,
     num_classes: int | None = None,
-    outputs: Tensor | None = None,
-    head_weight: Tensor | None = None,
-    head_bias: Tensor | None = None,
-    weights: Tensor | None = None,
+    outputs: AnyArray | None = None,
+    head_weight: AnyArray | None = None,
+    head_bias: AnyArray | None = None,
+    weights: AnyArray | None = None,
 ) -> NeuralCollapse:
     """NC1 to NC3 from class means and covariances, and NC4 from the samples.
 
@@ -83,6 +83,7 @@ def neural_collapse(
         >>> neural_collapse(x, torch.tensor([0, 0, 1, 1])).nc1
         0.0
     """
+    own_weights = None if weights is None else as_tensor("weights", weights)
     if isinstance(features, Gram):
         if labels is not None or outputs is not None:
             raise TypeError("a Gram already holds the labels: pass the Gram alone, or tensors for NC4, which needs the samples")
@@ -92,9 +93,10 @@ def neural_collapse(
     else:
         if labels is None:
             raise DataError("neural collapse needs labels, (n,) integers: pass labels=")
+        features, labels = as_tensor("features", features), as_tensor("labels", labels)
         if len(labels) != len(features):
             raise DataError(f"labels must have one entry for each of the {len(features)} samples, got {len(labels)} entries")
-        gram = as_gram(features, targets=one_hot(labels, num_classes), weights=weights)
+        gram = as_gram(features, targets=one_hot(labels, num_classes), weights=own_weights)
     share, means, centred = class_means(gram)
     if len(share) < 2:
         raise DataError("neural collapse needs at least two classes, got one")
@@ -102,15 +104,15 @@ def neural_collapse(
     lengths = centred.norm(dim=1)
     nc3 = nc4 = None
     if head_weight is not None:
-        head_weight = head_weight.detach().to(centred)
+        head_weight = as_tensor("head_weight", head_weight).detach().to(centred)
         if head_weight.shape != centred.shape:
             raise DataError(f"head_weight must have shape {tuple(centred.shape)}, got {tuple(head_weight.shape)}")
         nc3 = float((head_weight / head_weight.norm() - centred / centred.norm()).norm())
     if not isinstance(features, Gram):
         if outputs is None and head_weight is not None:
-            bias = torch.zeros(len(share)) if head_bias is None else head_bias.detach()
+            bias = torch.zeros(len(share)) if head_bias is None else as_tensor("head_bias", head_bias).detach()
             outputs = features.detach().to(centred) @ head_weight.T + bias.to(centred)
-        nc4 = None if outputs is None else _nc4(features, outputs, means, weights)
+        nc4 = None if outputs is None else _nc4(features, as_tensor("outputs", outputs), means, own_weights)
     return NeuralCollapse(
         nc1=_nc1(gram, share, centred, rounding),
         nc2_equinorm=float(lengths.std(correction=0) / lengths.mean()),

@@ -11,6 +11,7 @@ from ..errors import DataError
 from ..gram import Gram
 from .effective_rank import varying
 from .eigen import eigenvalues
+from .inputs import AnyArray
 
 LEAST_RANKS = 5  # of a fit
 
@@ -37,7 +38,9 @@ class PowerLaw:
         return f"α = {self.alpha:.3f} over ranks {self.first} to {self.last}, R² = {self.r_squared:.3f}"
 
 
-def alpha_req(features: Tensor | Gram, *, fit_range: tuple[int, int] | None = None, weights: Tensor | None = None) -> PowerLaw:
+def alpha_req(
+    features: AnyArray | Gram, *, fit_range: tuple[int, int] | None = None, weights: AnyArray | None = None
+) -> PowerLaw:
     """α-ReQ: the exponent α from the least-squares fit of log λ_i on log i, with λ_i the eigenvalues of the centred covariance.
 
     Rank i has the weight 1/i, so that each octave of ranks counts the same, as in Stringer et al. (2019).

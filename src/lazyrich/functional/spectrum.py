@@ -16,7 +16,7 @@ from .._support.stored import number
 from ..errors import ConvergenceWarning
 from ..gram import Gram
 from .eigen import TOLERANCE, Eigen, decomposed
-from .inputs import as_gram
+from .inputs import AnyArray, as_gram
 from .span import span_of
 
 Array = NDArray[np.float64]
@@ -149,13 +149,13 @@ def _read(name: str, value: Any, declared: Any) -> Any:
 
 
 def feature_spectrum(
-    features: Tensor | Gram,
-    outputs: Tensor | None = None,
-    targets: Tensor | None = None,
+    features: AnyArray | Gram,
+    outputs: AnyArray | None = None,
+    targets: AnyArray | None = None,
     *,
     centered: bool = False,
     leading: int | None = None,
-    weights: Tensor | None = None,
+    weights: AnyArray | None = None,
 ) -> FeatureSpectrum:
     """Eigenvalues, quality, utilization and each feature's contribution to 1 - D_LR.
 

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import DataError, DegenerateError
 from ..model.undisturbed import undisturbed
-from .inputs import target_matrix
+from .inputs import AnyArray, as_tensor, target_matrix
 
 _Block = tuple[slice, slice]  # of samples and of outputs
 
@@ -96,7 +96,7 @@ def tangent_kernel(
     return kernel
 
 
-def tangent_kernel_change(before: Tensor, after: Tensor, *, num_outputs: int) -> TangentKernelChange:
+def tangent_kernel_change(before: AnyArray, after: AnyArray, *, num_outputs: int) -> TangentKernelChange:
     """Compare two tangent kernels on the same inputs: 1 - CKA(K₀, K_t) and ‖K_t - K₀‖_F/‖K₀‖_F.
 
     Args:
@@ -116,7 +116,7 @@ def tangent_kernel_change(before: Tensor, after: Tensor, *, num_outputs: int) ->
         >>> tangent_kernel_change(kernel, 3 * kernel, num_outputs=1)
         TangentKernelChange(alignment_change=0.0, relative_distance=2.0)
     """
-    before, after = before.double(), after.double()
+    before, after = as_tensor("before", before).double(), as_tensor("after", after).double()
     if before.shape != after.shape:
         raise DataError(f"the kernels must have the same shape, got {tuple(before.shape)} and {tuple(after.shape)}")
     alignment = _alignment(_centred(before, num_outputs), _centred(after, num_outputs))
@@ -124,7 +124,7 @@ def tangent_kernel_change(before: Tensor, after: Tensor, *, num_outputs: int) ->
     return TangentKernelChange(abs(round(1 - alignment, 15)), float(distance))
 
 
-def tangent_kernel_alignment(kernel: Tensor, targets: Tensor) -> float:
+def tangent_kernel_alignment(kernel: AnyArray, targets: AnyArray) -> float:
     """CKA of a tangent kernel with the target kernel y yᵀ, both centred over samples for each output.
 
     Args:
@@ -143,6 +143,7 @@ def tangent_kernel_alignment(kernel: Tensor, targets: Tensor) -> float:
         >>> round(tangent_kernel_alignment(torch.outer(y, y), y), 12)
         1.0
     """
+    kernel, targets = as_tensor("kernel", kernel), as_tensor("targets", targets)
     targets = target_matrix(targets, len(kernel) // max(len(targets), 1))
     if targets.ndim != 2 or targets.numel() != len(kernel):
         raise DataError(
