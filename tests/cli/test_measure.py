@@ -65,6 +65,17 @@ class TestMeasure:
         assert lazyrich.load(project / "found" / "richness.json").to_dict() == expected.to_dict()
         assert (project / "found" / "layers.png").exists()
 
+    def test_redraws(self, project, capsys):
+        import userproject
+
+        assert (
+            main(["measure", "userproject:build_model", "--data", "userproject:build_loader", "--no-progress", "--null", "2"])
+            == 0
+        )
+        expected = lazyrich.measure(userproject.build_model(), userproject.build_loader(), null=2)
+        assert expected.laziness is not None
+        assert str(expected) in capsys.readouterr().out
+
     def test_progress_goes_to_stderr(self, project, capsys):
         assert main(["measure", "userproject:build_model", "--data", "userproject:build_loader"]) == 0
         shown = capsys.readouterr()

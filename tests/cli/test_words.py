@@ -94,6 +94,8 @@ MISTAKES = [  # arguments, exit status, what the sentence is, as a regular expre
     ([*MEASURE, "--checkpoint", "weights/step-1.pt"], 1, "checkpoint weights/step-1.pt .*"),
     ([*MEASURE, "--checkpoint", "taken/evaluations.jsonl"], 1, "checkpoint taken/evaluations.jsonl .*"),
     ([*MEASURE, "--start", "no.pt"], 1, "checkpoint no.pt does not exist"),
+    ([*MEASURE, "--null", "-1"], 1, "--null must be .*"),
+    ([*MEASURE, "--start", "last.pt"], 1, ".*last.pt.*Unexpected key.*--no-strict leaves out weight, bias"),
     ([*MEASURE, "--num-samples", "0"], 1, "--num-samples must be at least 1, got 0"),
     ([*MEASURE, "--device", "tpu9"], 1, "--device tpu9 is not a device that PyTorch knows, such as cpu, cuda:0 or mps"),
     ([*MEASURE, "--device", "cuda"], 1, "--device cuda is not available .*; use another, such as cpu"),
@@ -183,6 +185,7 @@ def command(model, *, out=None, num_samples=None, data=None, resume=False): ...
     ("message", "translated"),
     [
         ("pass resume=True, or another out=", "pass --resume, or another --out"),
+        ("pass resume=False", "pass --no-resume"),
         ("pass another out= or out=None", "pass another --out or no --out"),
         ("out=a b/c holds (out='a b')", "--out a b/c holds (--out a b)"),
         ("num_samples must be at least 1", "--num-samples must be at least 1"),

@@ -111,6 +111,7 @@ def test_the_start(head):
     result = measure_arrays(X, F, start_features=START, **head)
     alignment = float(functional.kernel_alignment(X, START))
     assert result.comparison.s_init == pytest.approx(alignment, abs=1e-12)
+    assert result.laziness == pytest.approx(result.low_rank / float(functional.low_rank_measure(START, F)), abs=1e-6)
     narrow = {} if head else {"start_features": START[:, :5]}  # without a head, the width at the start may be another
     if narrow:
         assert measure_arrays(X, F, **narrow).comparison.s_init == pytest.approx(

@@ -6,18 +6,18 @@ import difflib
 from collections.abc import Iterable
 
 
-def plain(text: str, keep: str = "") -> str:
+def plain(text: str) -> str:
     r"""Replace control characters, and other characters that do not print, by their escape sequences.
 
     Otherwise an escape sequence in the name of a layer could change the colour, the content or the title of the terminal, and a
     right-to-left override could make one name look like another.
 
-    >>> plain("layer\x1b[31m.1\n"), plain("a\nb", keep="\n"), plain("σ₁ ≤ 2 · π")
-    ('layer\\x1b[31m.1\\n', 'a\nb', 'σ₁ ≤ 2 · π')
+    >>> plain("layer\x1b[31m.1\n"), plain("σ₁ ≤ 2 · π")
+    ('layer\\x1b[31m.1\\n', 'σ₁ ≤ 2 · π')
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def ruled(rows: list[list[str]], headings: int = 1) -> list[str]:

@@ -35,7 +35,7 @@ def sentence(error: BaseException, command: Callable[..., object] | None) -> str
     message = _message(error)
     if message is None:
         return None
-    message = plain(message, keep="\n\t")
+    message = plain(" ".join(message.split()))
     return message if command is None else in_options(message, command)
 
 

@@ -57,6 +57,14 @@ def measure(
             help_behavior_hint="(default: none)",
         ),
     ] = None,
+    null: Annotated[
+        int,
+        arg(
+            help="In place of an unknown start, measure N copies of the model that are drawn again; adds λ, the laziness ratio.",
+            metavar="N",
+            help_behavior_hint="(default: none)",
+        ),
+    ] = 0,
     class_balanced: options.ClassBalanced = False,
     num_samples: Annotated[
         int | None, arg(help="Stop after this many samples.", metavar="N", help_behavior_hint="(default: all data)")
@@ -83,7 +91,11 @@ def measure(
     ] = None,
     start_features: Annotated[
         File,
-        arg(help="With --features: the features at the start of training, for S_init.", metavar="FILE", help_behavior_hint=""),
+        arg(
+            help="With --features: the features at the start of training, for S_init and λ.",
+            metavar="FILE",
+            help_behavior_hint="",
+        ),
     ] = None,
     head_weight: Annotated[
         File,
@@ -112,7 +124,8 @@ def measure(
     }  # fmt: skip
     of_models = {
         "MODEL": model, "--data": data, "--checkpoint": checkpoint, "--key": key, "--head": head, "--rows": rows,
-        "--layers": layers, "--start": start, "--num-samples": num_samples, "--nc4": nc4, "--check": check, "--device": device,
+        "--layers": layers, "--start": start, "--null": null, "--num-samples": num_samples, "--nc4": nc4,
+        "--check": check, "--device": device,
     }  # fmt: skip
     of_arrays = {f"--{name.replace('_', '-')}": file for name, file in arrays.items()}
     _check_one_kind(of_models, of_arrays)
@@ -140,8 +153,8 @@ def measure(
                 load_checkpoint(beginning, start, key=key, strict=strict)
             result = measure_model(
                 network, loader, head=head, rows=rows, ignore_index=ignore_index, layers=options.chosen_layers(layers),
-                pooling=pooling, start=beginning, num_samples=num_samples, class_balanced=class_balanced, nc4=nc4, check=check,
-                device=device, progress=progress,
+                pooling=pooling, start=beginning, null=null, num_samples=num_samples, class_balanced=class_balanced, nc4=nc4,
+                check=check, device=device, progress=progress,
             )  # fmt: skip
     print(result)
     for note in notes:

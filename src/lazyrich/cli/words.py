@@ -6,8 +6,9 @@ import inspect
 import re
 from collections.abc import Callable
 
-FORMS = (  # how a message names an argument, and what it says in its place, where {} is the option
+FORMS = (  # how a message names an argument, and what it says in its place, where {} is the option and {name} its name
     (r"(?<![^\s(])NAME=True\b", r"{}"),
+    (r"(?<![^\s(])NAME=False\b", r"--no-{name}"),
     (r"(?<![^\s(])NAME=None\b", r"no {}"),
     (r"""(?<![^\s(])NAME=(["'])(.*?)\1""", r"{} \2"),
     (r"(?<![^\s(])NAME=\[(.*?)\]", r"{} \1"),
@@ -26,7 +27,8 @@ def in_options(message: str, command: Callable[..., object]) -> str:
     """
     for name, _ in _options(command):
         for form, words in FORMS:
-            message = re.sub(form.replace("NAME", name), words.replace("{}", _option(name)), message)
+            said = words.replace("{}", _option(name)).replace("{name}", _option(name)[2:])
+            message = re.sub(form.replace("NAME", name), said, message)
     return message
 
 

@@ -45,7 +45,7 @@ def measure_arrays(
         features: (n, p) floating point: what the last linear layer of the network receives.
         outputs: (n, C) or (n,) floating point: what that layer returns. They follow from ``head_weight`` where it is passed.
         targets: (n,) integer class labels, or (n, T) or (n,) real targets.
-        start_features: (n, p₀) features of the same samples at the start of training; adds S_init.
+        start_features: (n, p₀) features of the same samples at the start of training; adds S_init and λ.
         head_weight: (C, p) weight of the last linear layer, for NC3. The kernel of a layer of Flax or Keras is its transpose.
         head_bias: (C,) its bias.
         sample_weights: (n,) not negative.
