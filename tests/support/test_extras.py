@@ -37,6 +37,7 @@ class TestMissingExtras:
             ("torchmetrics", "import lazyrich; lazyrich.LowRankMeasure", "metrics"),
             ("tyro", "from lazyrich.cli.main import main; raise SystemExit(main(['demo']))", "cli"),
             ("matplotlib", "import lazyrich.results.figures as p; p.plot_richness({'a': None})", "plot"),
+            ("pandas", "import lazyrich; lazyrich.Series([]).to_frame()", "pandas"),
             ("plotly", "from lazyrich.report import Found, write_report; write_report(Found('a', ()))", "report"),
             ("jinja2", "from lazyrich.report import Found, write_report; write_report(Found('a', ()))", "report"),
             (

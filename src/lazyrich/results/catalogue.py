@@ -23,6 +23,10 @@ GROUPS = {
     "data": "What was measured?",
 }
 
+LOGGED = (  # what `Richness.logged` gives a logger
+    "low_rank", "low_rank_corrected", "low_rank_stderr", "laziness", "isotropic", "output_rank", "nc1", "s_init",
+)  # fmt: skip
+
 _ENTRIES = (
     Measure(
         "low_rank", "D_LR", "D_LR (0 = rich)", "richness", "0 to 1",

@@ -14,8 +14,9 @@ from .._support.files import write_text
 from .._support.stored import number, plain_fields, plain_value, read_json, typed
 from ..errors import DataError
 from ..functional import FeatureSpectrum, NeuralCollapse
-from .catalogue import CATALOGUE, cells
+from .catalogue import CATALOGUE, LOGGED, cells
 from .evidence import Evidence
+from .export import Records, Tabular, records_of, table_of
 from .names import layer_value, renamed
 from .parts import Comparison, LayerRichness, numbers_of
 from .text import one_below_the_other, side_by_side
@@ -33,7 +34,7 @@ _INTERVALS = ("low_rank_interval", "laziness_interval")
 
 
 @dataclass(frozen=True, eq=False)
-class Richness:
+class Richness(Tabular):
     """How richly a network was trained, as seen at its last layer.
 
     Attributes:
@@ -184,6 +185,17 @@ class Richness:
             if measure in layer.numbers()
         }
         return values | self.extra | of_layers
+
+    def logged(self) -> dict[str, float]:
+        """At most eight of :meth:`numbers`, for a logger: those that answer the question. What was not measured is left out."""
+        numbers = self.numbers()
+        return {name: numbers[name] for name in LOGGED if name in numbers}
+
+    def _records(self) -> Records:
+        return records_of(self.numbers())
+
+    def _table(self) -> list[list[str]]:
+        return table_of(self.numbers())
 
     def cells(self) -> dict[str, str]:
         """What a table shows, by the catalogue's names: the numbers, and in words what is not one number."""

@@ -20,6 +20,7 @@ import numpy as np
 from .._support.files import write_text, write_whole
 from ..errors import DataError, DegenerateError, NonFiniteError, RankWarning
 from .catalogue import entry, ordered
+from .export import Records, Tabular
 from .names import renamed
 from .text import one_below_the_other
 
@@ -61,7 +62,7 @@ def evaluate(
             return Evaluation(step, {}, note=str(error))
 
 
-class Series:
+class Series(Tabular):
     """Evaluations in the order of their steps.
 
     Attributes:
@@ -87,12 +88,25 @@ class Series:
         return len(self.steps)
 
     def __str__(self) -> str:
+        return one_below_the_other("step", self._rows(), [f"! step {step:,}: {note}" for step, note in self.notes.items()])
+
+    def _rows(self) -> list[tuple[str, dict[str, str]]]:
         columns = [name for name in ordered(self.measures) if entry(name).in_series_table]
-        rows = [
+        return [
             (f"{step:,}", {name: entry(name).formatted(self[name][place]) for name in columns})
             for place, step in enumerate(self.steps.tolist())
         ]
-        return one_below_the_other("step", rows, [f"! step {step:,}: {note}" for step, note in self.notes.items()])
+
+    def _records(self) -> Records:
+        names = ordered(self.measures)
+        return [
+            {"step": step, **{name: float(self[name][place]) for name in names}} for place, step in enumerate(self.steps.tolist())
+        ]
+
+    def _table(self) -> list[list[str]]:
+        rows = self._rows()
+        names = list(rows[0][1]) if rows else []
+        return [["step", *(entry(name).symbol for name in names)], *([step, *cells.values()] for step, cells in rows)]
 
     @property
     def measures(self) -> list[str]:
