@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import os
 import random
@@ -14,13 +15,14 @@ import pytest
 import small_experiment
 import torch
 from killed import Killable
+from sklearn.datasets import load_digits
 from small_experiment import SMALL, run
 from torch import nn
 
 from lazyrich import DataError
 from lazyrich.cli.main import main
-from lazyrich.experiments import EXPERIMENTS, Claim, Digits, Loss, Mlp, Optimizer, Setup
-from lazyrich.experiments.ingredients.seeds import derived
+from lazyrich.experiments import EXPERIMENTS, Claim, Digits, Loss, Mlp, Optimizer, Setup, provenance
+from lazyrich.experiments.ingredients.seeds import derived, seed_numbers
 from lazyrich.experiments.run_folder import RunFolder
 from lazyrich.experiments.setup import log_spaced_steps, regular_steps
 from lazyrich.experiments.training import batch_rows
@@ -76,9 +78,64 @@ class TestParts:
         assert not torch.equal(epochs[0][0], epochs[1][0])
         assert len(batch_rows(7, 25, 0, 3)) == 7
 
+    def test_an_antisymmetric_network_starts_at_zero_with_the_tangent_kernel_of_one_copy(self):
+        x = torch.randn(5, 1, 4, 4, dtype=torch.float64)
+        kernels = []
+        for antisymmetric in (False, True):
+            torch.manual_seed(3)
+            model = Mlp(width=6, depth=3, antisymmetric=antisymmetric, output_scale=4.0).build(x, 2).double()
+            parameters = [p for name, p in model.named_parameters() if "head" not in name or "weight" in name]
+            rows = [
+                torch.cat([g.flatten() for g in torch.autograd.grad(f, parameters, retain_graph=True)]) for f in model(x)[:, 1]
+            ]
+            kernels.append(torch.stack(rows) @ torch.stack(rows).T)
+        assert model(x).abs().max() < 1e-12
+        torch.testing.assert_close(*kernels)
+        names = [name for name, _ in model.named_modules()]
+        assert names[-1].startswith("head")
+
     def test_seeds_differ_by_purpose(self):
         assert len({derived(seed, purpose) for seed in range(20) for purpose in ("a", "b")}) == 40
         assert derived(3, "start") == derived(3, "start")
+
+    @pytest.mark.parametrize(
+        ("seeds", "message"),
+        [
+            (0, "must be at least 1, got 0"),
+            ("3-1", "must be different numbers from 0, and at least one"),
+            ("1,1", "must be different numbers"),
+            ("1;2", "must be a count such as 3, or numbers such as 100-104 or 0,3,7, got '1;2'"),
+            ([-1], "must be different numbers from 0"),
+        ],
+    )
+    def test_seeds_that_are_none(self, seeds, message):
+        with pytest.raises(ValueError, match=f"seeds {message}"):
+            seed_numbers(seeds)
+
+    def test_a_machine_without_git_or_a_name_of_its_processor(self, monkeypatch):
+        monkeypatch.setattr(provenance.shutil, "which", lambda name: None)
+        assert provenance.commit() == (None, None)
+        monkeypatch.setattr(provenance.platform, "processor", lambda: "")
+        monkeypatch.setattr(provenance.Path, "read_text", lambda self, **options: "")
+        assert provenance.processor() is None
+
+    def test_the_commit_is_that_of_the_package(self, monkeypatch, tmp_path):
+        """In a repository made here: its commit, clean and then not; another folder in it, which git does not track, has none."""
+        package = tmp_path / "src" / "experiments"
+        package.mkdir(parents=True)
+        file = package / "provenance.py"
+        file.write_text("a")
+        git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+        for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "a"]):
+            subprocess.run([*git, *arguments], check=True)
+        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        monkeypatch.setattr(provenance, "__file__", str(file))
+        assert provenance.commit() == (head, True)
+        file.write_text("b")
+        assert provenance.commit() == (head, False)
+        (tmp_path / "src" / "installed").mkdir()
+        monkeypatch.setattr(provenance, "__file__", str(tmp_path / "src" / "installed" / "provenance.py"))
+        assert provenance.commit() == (None, None)
 
     def test_schedules(self):
         assert log_spaced_steps(1000, 4) == (0, 1, 10, 100, 1000)
@@ -110,11 +167,19 @@ class TestRun:
     def test_what_it_leaves(self, whole):
         folder, text = whole
         assert (folder / "table.txt").read_text() == text + "\n"
-        assert "SHOWN  it learns (2 of 2 seeds; rule: last test accuracy > 50 %)" in text
+        assert (
+            "EXPLORATORY  it learns (2 of 2 seeds; because the claim is not registered; rule: last test accuracy > 50 %)" in text
+        )
+        assert "\nSHOWN" not in text
         assert "0.25" in text
         about = json.loads((folder / "run.json").read_text())
         assert about["command"] == "lazyrich run small --preset quick --seeds 2 --accelerator cpu"
         assert about["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+        assert about["seeds"] == [0, 1]
+        assert about["threads"] == 1
+        raw = load_digits()
+        content = b"".join(f"{a.dtype.str} {a.shape} ".encode() + a.tobytes() for a in (raw.images, raw.target))
+        assert about["arrays"] == {"digits": hashlib.sha256(content).hexdigest()}
         values = rows(folder)
         assert {step for (condition, _, step, _) in values if condition == "full"} == {"0", "30", "60", "90", "120"}
         assert not list(folder.rglob("checkpoint.pt"))
@@ -162,6 +227,19 @@ class TestRun:
         values = rows(tmp_path)
         assert {k: v for k, v in values.items() if k[1] != "2"} == rows(whole[0])
         assert len({values["full", seed, "120", "low_rank"] for seed in "012"}) == 3
+
+    def test_seed_numbers_and_conditions(self, whole, tmp_path):
+        text = run(tmp_path, seeds="1-1", conditions=["full"])
+        assert "small (quick), 1 seed (1):" in text
+        assert "(1 of 1 seeds" in text
+        assert rows(tmp_path) == {k: v for k, v in rows(whole[0]).items() if k[:2] == ("full", "1")}
+        command = json.loads((tmp_path / "run.json").read_text())["command"]
+        assert command == "lazyrich run small --preset quick --seeds 1-1 --conditions full --accelerator cpu"
+        text = run(tmp_path, seeds=[1], conditions=["last"], resume=True)
+        assert "full" not in text.split("Claims")[0]
+        assert "Claims" not in text  # the claim reads the other condition
+        with pytest.raises(DataError, match="conditions: no condition 'ful'; did you mean full"):
+            run(tmp_path / "other", conditions=["ful"])
 
     def test_two_processes_are_one(self, whole, tmp_path):
         done = subprocess.run([*PROGRAM, str(tmp_path), "two"], capture_output=True, text=True, env=HERE)
@@ -260,7 +338,7 @@ class TestTheTen:
         experiment = dataclasses.replace(EXPERIMENTS[name], setups=tiny)
         text = small_experiment.run_experiment(experiment, "quick", tmp_path, seeds=1, machine=small_experiment.CPU)
         assert all(condition in text for condition in tiny("quick"))
-        assert text.count("of 1 seeds; rule:") == len(experiment.claims)
+        assert text.count("(0 of 1 seeds; because") + text.count("(1 of 1 seeds; because") == len(experiment.claims)
         figures = list(tmp_path.glob("*.png"))
         assert figures
         assert all(figure.read_bytes()[:4] == b"\x89PNG" for figure in figures)

@@ -267,7 +267,7 @@ class TestSweep:
             sweep(tmp_path / "out")
 
     def test_a_disk_that_is_not_shared(self, tmp_path):
-        (run,) = rooms._planned(read_grid([], {"full": SETUPS["full"]}), 1, tmp_path)
+        (run,) = rooms._planned(read_grid([], {"full": SETUPS["full"]}), (0,), tmp_path)
         with pytest.raises(DataError, match="does not see .*seed-0: out= must be on a shared disk"):
             rooms._train(run, tmp_path, Machine("cpu"), 1)
 

@@ -61,7 +61,17 @@ Experiment = Annotated[Positional[str], arg(help="One of the names that `lazyric
 Preset = Annotated[
     PresetName, arg(help="quick: narrow networks and few images, for a CPU; paper: the published size, for a GPU.")
 ]
-Seeds = Annotated[int, arg(help="Number of seeds: 0, 1, … N - 1.", metavar="N")]
+Seeds = Annotated[
+    str, arg(help="A count N, which means the seeds 0 to N - 1; or seed numbers, as 100-104 or 0,3,7.", metavar="N|SEEDS")
+]
+Conditions = Annotated[
+    tuple[str, ...],
+    arg(
+        help="Conditions of the experiment to run. NAME comes before this option.",
+        metavar="CONDITION…",
+        help_behavior_hint="(default: all)",
+    ),
+]
 DataFolder = Annotated[
     Path | None,
     arg(help="Folder of the data sets.", metavar="DIR", help_behavior_hint="(default: $LAZYRICH_DATA, else the user's cache)"),

@@ -16,7 +16,8 @@ def run(
     name: options.Experiment,
     *,
     preset: options.Preset = "quick",
-    seeds: options.Seeds = 3,
+    seeds: options.Seeds = "3",
+    conditions: options.Conditions = (),
     out: Annotated[
         Path,
         arg(help="Results are written to DIR/PRESET/NAME: table, numbers, figures, and a folder for each run.", metavar="DIR"),
@@ -34,7 +35,7 @@ def run(
     experiment, folder = named(name), out / preset / name
     check_folder(folder)
     text = run_experiment(
-        experiment, preset, folder, seeds=seeds, resume=resume, data=data,
-        machine=Machine(accelerator, processes, precision), progress=progress,
+        experiment, preset, folder, seeds=seeds, conditions=conditions, resume=resume,
+        data=data, machine=Machine(accelerator, processes, precision), progress=progress,
     )  # fmt: skip
     print(f"{text}\n\nTable, numbers and figures: {folder}")

@@ -25,12 +25,9 @@ def sweep(
             help_behavior_hint="(default: one point, nothing changed)",
         ),
     ] = (),
-    conditions: Annotated[
-        tuple[str, ...],
-        arg(help="Conditions of the experiment to run.", metavar="CONDITION…", help_behavior_hint="(default: all)"),
-    ] = (),
+    conditions: options.Conditions = (),
     preset: options.Preset = "quick",
-    seeds: options.Seeds = 3,
+    seeds: options.Seeds = "3",
     out: Annotated[
         Path,
         arg(

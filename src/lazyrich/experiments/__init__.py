@@ -5,6 +5,7 @@ from __future__ import annotations
 from .catalogue import (
     batch_norm,
     collapse,
+    dial,
     encoded_mnist,
     feature_growth,
     grokking,
@@ -39,6 +40,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         target_downscale,
         feature_growth,
         collapse,
+        dial,
     )
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,15 +34,24 @@ def evaluate_network(network: nn.Module, start: nn.Module, data: Data, setup: Se
         curves = r.curves()
         if setup.held_out and fabric.world_size == 1:
             curves["held_out_quality"] = held_out_quality(r.spectrum, collect(network, (test.inputs, test.labels), head="head"))
-        first = {
-            f"{name}_of_the_first_{data.num_classes}": float(curves[name][: data.num_classes][-1])
-            for name in ("utilization", "quality", "held_out_quality")
-            if name in curves
-        }
-        return r.numbers() | first, curves
+        return r.numbers() | _from_curves(curves, data.num_classes), curves
 
     evaluation = evaluate(step, measured, noted=(DegenerateError,))
     return replace(evaluation, values=values | evaluation.values)
+
+
+def _from_curves(curves: Mapping[str, np.ndarray], num_classes: int) -> dict[str, float]:
+    """What the first features hold, as many as half of the classes and as many as all; and how many hold 95 % of the outputs."""
+    values = {
+        f"{name}_of_the_first_{count}": float(curves[name][:count][-1])
+        for count in (num_classes // 2, num_classes)
+        for name in ("utilization", "quality", "held_out_quality")
+        if name in curves and count
+    }
+    utilization = curves["utilization"]
+    if utilization[-1] >= 0.95:
+        values["features_for_outputs"] = float((utilization < 0.95).sum() + 1)
+    return values
 
 
 def _share(split: Split, fabric: Any) -> Split:

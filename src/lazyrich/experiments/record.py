@@ -10,12 +10,15 @@ import platform
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from .machine import Machine
+from .provenance import commit, hashes_of_arrays, processor
 from .run_folder import Run
+from .setup import Setup
 
 
 def tidy_csv(columns: Sequence[str], runs: Iterable[tuple[Sequence[Any], Run]]) -> str:
@@ -53,14 +56,25 @@ def command_line(command: str, name: str, options: Mapping[str, tuple[Any, Any]]
     return shlex.join(words)
 
 
-def facts(command: str, seeds: int, machine: Machine, seconds: float) -> dict[str, Any]:
-    """What a reader needs to know of the results: the command, the duration, the machine, the versions."""
+def facts(
+    command: str, seeds: Sequence[int], machine: Machine, seconds: float, setups: Iterable[Setup], root: Path
+) -> dict[str, Any]:
+    """What a reader needs to know of the results: the command, the commit, the data, the duration, the machine, the versions.
+
+    Args:
+        root: folder of the data sets.
+    """
     on_gpu = torch.cuda.is_available() and machine.accelerator != "cpu"
+    head, clean = commit()
     return {
         "command": command,
-        "seeds": seeds,
+        "seeds": list(seeds),
+        "commit": head,
+        "clean": clean,
+        "arrays": hashes_of_arrays(setups, root),
         "seconds": round(seconds, 1),
         "device": torch.cuda.get_device_name() if on_gpu else "CPU",
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "processes": machine.processes,

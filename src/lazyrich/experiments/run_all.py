@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,10 @@ from .._support.extras import needs
 from .._support.files import folder_name, write_text
 from .._support.progress import progress_bar
 from .._support.resume import check_free
-from .experiment import Experiment, Preset, Results
+from .experiment import Experiment, Preset, Results, chosen
+from .figures import over_time
 from .ingredients.images import data_folder
+from .ingredients.seeds import Seeds, seed_numbers, typed_seeds
 from .machine import Machine, create_fabric
 from .record import command_line, facts, tidy_csv
 from .run_folder import RunFolder, holds_runs
@@ -27,60 +30,76 @@ def run_experiment(
     preset: Preset,
     out: Path,
     *,
-    seeds: int = 3,
+    seeds: Seeds = 3,
+    conditions: Sequence[str] = (),
     resume: bool = False,
     data: Path | None = None,
     machine: Machine | None = None,
     progress: bool = False,
 ) -> str:
-    """Run all conditions with the seeds 0 to ``seeds`` - 1, and return the final table.
+    """Run the conditions with every seed, and return the final table.
 
     ``out`` then holds ``table.txt``, ``results.csv`` (condition, seed, step, measure, value: one number in each row),
-    ``run.json`` (command, duration, versions), the figures, and in ``runs/`` a folder for each run.
+    ``run.json`` (command, duration, commit, hashes of the data, versions), the figures, and in ``runs/`` a folder for each run.
 
     Args:
         out: folder for the results.
+        seeds: a count N, which means the seeds 0 to N - 1; or seed numbers, as a sequence or as a text such as ``"100-104"``
+            or ``"0,3,7"``; see :func:`~lazyrich.experiments.ingredients.seeds.seed_numbers`.
+        conditions: some of the experiment's conditions; by default all. With some of them the table has a row for each, the
+            only figure is that over time, and claims about other conditions are not judged.
         resume: continue the runs in ``out``: complete runs are not run again.
         data: folder of the data sets; by default ``LAZYRICH_DATA``, else the user's cache.
         machine: where to run; by default Lightning's choice of accelerator, one process.
         progress: show a progress bar.
 
     Raises:
-        DataError: data that are missing or damaged; ``out`` holds runs and ``resume`` is False, or runs with another setup.
+        DataError: an unknown condition; data that are missing or damaged; ``out`` holds runs and ``resume`` is False, or runs
+            with another setup.
         MissingExtraError: ``lazyrich[experiments]`` is not installed.
+        ValueError: ``seeds`` has another form.
     """
     machine = machine or Machine()
-    if seeds < 1:
-        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    numbers = seed_numbers(seeds)
     needs("matplotlib", "experiments")
     check_free(out, holds_runs(out), resume, "runs")
-    setups = experiment.setups(preset)
+    all_setups = experiment.setups(preset)
+    setups = chosen(all_setups, conditions)
     root = data_folder(data)
     # a partial, because Fabric does not pass frozen dataclasses to the processes that it starts
-    work = partial(_run_all, name=experiment.name, setups=setups, seeds=seeds, out=out, root=root, progress=progress)
+    work = partial(_run_all, name=experiment.name, setups=setups, seeds=numbers, out=out, root=root, progress=progress)
     create_fabric(machine).launch(work)
-    results = Results({name: [_folder(out, name, seed).read() for seed in range(seeds)] for name in setups})
-    table = table_text(experiment, preset, results, seeds)
-    _write(experiment, preset, results, out, table, seeds, machine)
+    runs = {name: [_folder(out, name, seed).read() for seed in numbers] for name in setups}
+    results = Results(runs, numbers, complete=len(setups) == len(all_setups))
+    table = table_text(experiment, preset, results)
+    defaults = asdict(Machine())
+    options = {"preset": (preset, None), "seeds": (typed_seeds(numbers), None), "conditions": (conditions, ())}
+    options |= {name: (value, defaults[name]) for name, value in asdict(machine).items()}
+    seconds = sum(run.seconds for of_condition in runs.values() for run in of_condition)
+    about = facts(command_line("run", experiment.name, options), numbers, machine, seconds, setups.values(), root)
+    _write(experiment, results, out, table, about)
     return table
 
 
-def _write(experiment: Experiment, preset: Preset, results: Results, out: Path, table: str, seeds: int, machine: Machine) -> None:
-    runs = [((name, seed), run) for name, of_seeds in results.runs.items() for seed, run in enumerate(of_seeds)]
-    defaults = asdict(Machine())
-    options = {name: (value, defaults[name]) for name, value in asdict(machine).items()}
-    command = command_line("run", experiment.name, {"preset": (preset, None), "seeds": (seeds, None), **options})
-    about = facts(command, seeds, machine, sum(run.seconds for _, run in runs))
+def _write(experiment: Experiment, results: Results, out: Path, table: str, about: dict[str, Any]) -> None:
+    runs = [
+        ((name, seed), run) for name, of_seeds in results.runs.items() for seed, run in zip(results.seeds, of_seeds, strict=True)
+    ]
     write_text(out / "table.txt", table + "\n")
     write_text(out / "results.csv", tidy_csv(("condition", "seed"), runs))
     write_text(out / "run.json", json.dumps(about, indent=1) + "\n")
-    experiment.figures(results, out)
+    if results.complete:
+        experiment.figures(results, out)
+    else:
+        over_time(results, out / "over-time.png")
 
 
-def _run_all(fabric: Any, name: str, setups: dict[str, Setup], seeds: int, out: Path, root: Path, progress: bool) -> None:
-    total = sum(setup.steps for setup in setups.values()) * seeds
+def _run_all(
+    fabric: Any, name: str, setups: dict[str, Setup], seeds: tuple[int, ...], out: Path, root: Path, progress: bool
+) -> None:
+    total = sum(setup.steps for setup in setups.values()) * len(seeds)
     with progress_bar(progress and fabric.is_global_zero, total=total, text=name, unit=" steps") as bar:
-        for seed in range(seeds):
+        for seed in seeds:
             for condition, setup in setups.items():
                 folder = _folder(out, condition, seed)
                 if fabric.is_global_zero:

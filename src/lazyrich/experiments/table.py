@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .._support.text import ruled
 from ..results.catalogue import entry
 from .experiment import Experiment, Preset, Results
+from .ingredients.seeds import typed_seeds
+from .register import Register, read_register
 
 COLUMNS = (  # of every experiment, before its own
-    "train_accuracy", "test_accuracy", "low_rank", "low_rank_corrected", "balanced", "output_alignment", "output_rank",
+    "train_accuracy", "test_accuracy", "low_rank", "low_rank_corrected", "laziness", "balanced", "output_alignment",
+    "output_rank",
 )  # fmt: skip
 
+SECOND_HAND = "Published figures are second-hand: they are from a published summary of the paper, not from its tables."
 
-def table_text(experiment: Experiment, preset: Preset, results: Results, seeds: int) -> str:
-    """The table, the remarks, and the claims with their verdicts."""
-    remarks = experiment.remarks(results)
+
+def table_text(experiment: Experiment, preset: Preset, results: Results, register: Register | None = None) -> str:
+    """The table, the remarks, and the claims with their verdicts.
+
+    A claim that was not registered before the run, for this set-up, this rule and these seeds, is exploratory: the table says
+    why and how many seeds support it, and gives no verdict.
+
+    Args:
+        register: by default that of the library.
+    """
+    register = register or read_register()
+    remarks = experiment.remarks(results) if results.complete else []
+    shown = preset in experiment.published_for and any(row.published for row in experiment.table_rows(results).values())
+    seeds = seed_count(results.seeds)
     return "\n".join(
         [
-            f"{experiment.name} ({preset}), {seeds} seeds: {experiment.question}",
+            f"{experiment.name} ({preset}), {seeds}: {experiment.question}",
             "",
-            *_rows(experiment, results),
+            *_rows(experiment, results, shown),
+            *(["", SECOND_HAND] if shown else []),
             *(["", *remarks] if remarks else []),
-            *_claims(experiment, results, seeds, "Claims", beyond=False),
-            *_claims(experiment, results, seeds, "Beyond the paper", beyond=True),
+            *_claims(experiment, preset, results, register, "Claims", beyond=False),
+            *_claims(experiment, preset, results, register, "Beyond the paper", beyond=True),
         ]
     )
 
 
-def _rows(experiment: Experiment, results: Results) -> list[str]:
+def _rows(experiment: Experiment, results: Results, with_published: bool) -> list[str]:
     columns = (*COLUMNS, *experiment.columns)
     rows = experiment.table_rows(results)
-    published = {measure for row in rows.values() for measure in row.published}
+    published = {measure for row in rows.values() for measure in row.published if with_published}
     cells = [["", *(part for measure in columns for part in [entry(measure).symbol, *["published"] * (measure in published)])]]
     for label, row in rows.items():
         line = [label]
@@ -41,10 +59,27 @@ def _rows(experiment: Experiment, results: Results) -> list[str]:
     return ruled(cells)
 
 
-def _claims(experiment: Experiment, results: Results, seeds: int, title: str, *, beyond: bool) -> list[str]:
+def seed_count(seeds: Sequence[int]) -> str:
+    """The number of seeds, and which they are where they are not 0 to N - 1.
+
+    >>> seed_count((0, 1, 2)), seed_count((100, 101)), seed_count((7,))
+    ('3 seeds', '2 seeds (100-101)', '1 seed (7)')
+    """
+    named = typed_seeds(seeds)
+    which = "" if isinstance(named, int) else f" ({named if len(seeds) > 1 else seeds[0]})"
+    return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}{which}"
+
+
+def _claims(
+    experiment: Experiment, preset: Preset, results: Results, register: Register, title: str, *, beyond: bool
+) -> list[str]:
     lines = []
     for claim in experiment.claims:
-        if claim.beyond == beyond:
+        judged = bool(results.complete or claim.conditions) and results.runs.keys() >= set(claim.conditions)
+        if claim.beyond == beyond and judged:
             verdict, count = claim.verdict(results.by_seed)
-            lines.append(f"{verdict.upper():>9}  {claim.text} ({count} of {seeds} seeds; rule: {claim.rule})")
+            why = register.standing(experiment, preset, claim, results.seeds)
+            label, reason = ("exploratory", f"because {why}; ") if why else (verdict, "")
+            of = f"{count} of {len(results.seeds)} seeds"
+            lines.append(f"{label.upper():>11}  {claim.text} ({of}; {reason}rule: {claim.rule})")
     return ["", f"{title}:", *lines] if lines else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,79 @@ def begins_to_rise(run: Run) -> int:
     return int(run.steps[run.first("test_accuracy", 0.1 * run.last("test_accuracy"))])
 
 
+def fitted(run: Run) -> int:
+    """The first evaluation with a training accuracy of 99.9 %; -1, the last, if there is none."""
+    return run.first("train_accuracy", 0.999)
+
+
+def one_before(run: Run) -> int:
+    """The evaluation before that with the highest D_LR while memorising."""
+    return max(memorised(run) - 1, 0)
+
+
+def one_after(run: Run) -> int:
+    """The evaluation after that with the highest D_LR while memorising."""
+    return min(memorised(run) + 1, len(run) - 1)
+
+
+def fitted_long_before(s: Mapping[str, Run]) -> bool:
+    """Whether the training set is fitted in at most half of the steps that the test set takes (squared loss)."""
+    run = s[SQUARED]
+    both = min(run.last("train_accuracy"), run.last("test_accuracy")) >= 0.99
+    return both and run.steps[run.first("train_accuracy", 0.99)] <= 0.5 * run.steps[run.first("test_accuracy", 0.99)]
+
+
+def fitting_halves(s: Mapping[str, Run]) -> bool:
+    """Whether D_LR falls by more than half between its peak and the fit, while test accuracy stays below 20 % (squared loss)."""
+    run = s[SQUARED]
+    values, index = run["low_rank"], fitted(run)
+    return index >= 0 and run["test_accuracy"][index] < 0.2 and values[index] < 0.5 * values[memorised(run)]
+
+
+def generalising_halves(run: Run, measure: str) -> bool:
+    """Whether a measure falls by more than half from the fit to the end, while test accuracy rises from below 60 % to 99 %."""
+    index = fitted(run)
+    rises = run["test_accuracy"][index] < 0.6 and run.last("test_accuracy") >= 0.99
+    return index >= 0 and rises and run.last(measure) < 0.5 * run[measure][index]
+
+
+def squared_generalising(s: Mapping[str, Run]) -> bool:
+    """Whether D_LR falls by more than half after the fit (squared loss)."""
+    return generalising_halves(s[SQUARED], "low_rank")
+
+
+def entropy_generalising(s: Mapping[str, Run]) -> bool:
+    """Whether D_LR falls by more than half after the fit (cross-entropy)."""
+    return generalising_halves(s[ENTROPY], "low_rank")
+
+
+def entropy_balanced_generalising(s: Mapping[str, Run]) -> bool:
+    """Whether the balanced value falls by more than half after the fit (cross-entropy)."""
+    return generalising_halves(s[ENTROPY], "balanced")
+
+
+def falls_before_test_rises(s: Mapping[str, Run]) -> bool:
+    """Whether D_LR begins to fall before test accuracy begins to rise (squared loss)."""
+    return begins_to_fall(s[SQUARED]) < begins_to_rise(s[SQUARED])
+
+
+def squared_from_the_peak(s: Mapping[str, Run]) -> bool:
+    """Whether D_LR ends below half of its highest value while memorising (squared loss)."""
+    return s[SQUARED].last("low_rank") < 0.5 * s[SQUARED]["low_rank"][memorised(s[SQUARED])]
+
+
+def entropy_from_the_peak(s: Mapping[str, Run]) -> bool:
+    """Whether D_LR ends below half of its highest value while memorising (cross-entropy)."""
+    return s[ENTROPY].last("low_rank") < 0.5 * s[ENTROPY]["low_rank"][memorised(s[ENTROPY])]
+
+
+def entropy_balanced_from_the_peak(s: Mapping[str, Run]) -> bool:
+    """Whether the balanced value ends below half of that where D_LR is highest while memorising (cross-entropy)."""
+    return s[ENTROPY].last("balanced") < 0.5 * s[ENTROPY]["balanced"][memorised(s[ENTROPY])]
+
+
 def rows(results: Results) -> dict[str, Row]:
-    """Each loss when the training set is memorised and at the end, and at four more steps, which the first seed determines."""
+    """Each loss where D_LR is highest while memorising and one evaluation around it, at the fit, at four steps, at the end."""
     before, after = {"test_accuracy": 0.052, "low_rank": 0.51}, {"test_accuracy": 0.998, "low_rank": 0.11}
     table: dict[str, Row] = {
         f"{SQUARED}, memorised": Row(SQUARED, before, memorised),
@@ -71,6 +143,9 @@ def rows(results: Results) -> dict[str, Row]:
         f"{ENTROPY}, memorised": Row(ENTROPY, {}, memorised),
         f"{ENTROPY}, at the end": Row(ENTROPY),
     }
+    for condition in (SQUARED, ENTROPY):
+        moments = {"one before": one_before, "one after": one_after, "first fitted": fitted}
+        table |= {f"{condition}, {moment}": Row(condition, {}, when) for moment, when in moments.items()}
     steps = results.runs[SQUARED][0].steps
     for condition in (SQUARED, ENTROPY):
         for share in (0.1, 0.25, 0.5, 0.75):
@@ -109,32 +184,63 @@ EXPERIMENT = Experiment(
         Claim(
             "squared loss: the training set is fitted long before the test set",
             "training accuracy reaches 99 % in at most half of the steps in which test accuracy does, and both do",
-            lambda s: (
-                min(s[SQUARED].last("train_accuracy"), s[SQUARED].last("test_accuracy")) >= 0.99
-                and s[SQUARED].steps[s[SQUARED].first("train_accuracy", 0.99)]
-                <= 0.5 * s[SQUARED].steps[s[SQUARED].first("test_accuracy", 0.99)]
-            ),
+            fitted_long_before,
+            conditions=(SQUARED,),
         ),
         Claim(
-            "squared loss: D_LR falls by more than half as test accuracy rises",
-            "last D_LR < half of the highest while memorising",
-            lambda s: s[SQUARED].last("low_rank") < 0.5 * s[SQUARED]["low_rank"][memorised(s[SQUARED])],
+            "squared loss: D_LR falls by more than half while the training set is fitted, before test accuracy rises",
+            "D_LR < half of the highest while memorising at the first evaluation with training accuracy 99.9 %, and test "
+            "accuracy < 20 % there",
+            fitting_halves,
+            beyond=True,
+            conditions=(SQUARED,),
+        ),
+        Claim(
+            "squared loss: after the fit D_LR falls by more than half again, as test accuracy rises",
+            "last D_LR < half of that at the first evaluation with training accuracy 99.9 %; test accuracy < 60 % there and "
+            ">= 99 % at the end",
+            squared_generalising,
+            conditions=(SQUARED,),
         ),
         Claim(
             "squared loss: D_LR begins to fall before test accuracy begins to rise",
             "D_LR has gone a tenth of its way down at an earlier step than test accuracy a tenth of its way up",
-            lambda s: begins_to_fall(s[SQUARED]) < begins_to_rise(s[SQUARED]),
+            falls_before_test_rises,
+            conditions=(SQUARED,),
+        ),
+        Claim(
+            "cross-entropy: after the fit D_LR falls by more than half, as test accuracy rises",
+            "last D_LR < half of that at the first evaluation with training accuracy 99.9 %; test accuracy < 60 % there and "
+            ">= 99 % at the end",
+            entropy_generalising,
+            beyond=True,
+            conditions=(ENTROPY,),
+        ),
+        Claim(
+            "cross-entropy: so does the balanced value",
+            "last balanced value < half of that at the first evaluation with training accuracy 99.9 %; test accuracy < 60 % "
+            "there and >= 99 % at the end",
+            entropy_balanced_generalising,
+            beyond=True,
+            conditions=(ENTROPY,),
+        ),
+    ),
+    former=(
+        Claim(
+            "squared loss: D_LR falls by more than half as test accuracy rises",
+            "last D_LR < half of the highest while memorising",
+            squared_from_the_peak,
         ),
         Claim(
             "cross-entropy: D_LR falls as it does under squared loss",
             "last D_LR < half of the highest while memorising",
-            lambda s: s[ENTROPY].last("low_rank") < 0.5 * s[ENTROPY]["low_rank"][memorised(s[ENTROPY])],
+            entropy_from_the_peak,
             beyond=True,
         ),
         Claim(
             "cross-entropy: the fall does not hang on the reference",
             "the last balanced value, too, < half of that while memorising",
-            lambda s: s[ENTROPY].last("balanced") < 0.5 * s[ENTROPY]["balanced"][memorised(s[ENTROPY])],
+            entropy_balanced_from_the_peak,
             beyond=True,
         ),
     ),

@@ -66,6 +66,7 @@ EXPERIMENT = Experiment(
         "rate 0.05": {"test_accuracy": 0.783, "low_rank": 0.025},
         "rate 0.2": {"test_accuracy": 0.745, "low_rank": 0.039},
     },
+    published_for=("paper",),  # on CIFAR-100
     claims=(
         Claim(
             "D_LR is smallest near the rate with the best test accuracy",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..experiment import Claim, Experiment, Preset, Results, at_the_end
 from ..figures import over_factor, side_by_side
+from ..fit import at_equal_accuracy, rank_correlation
 from ..ingredients.data import Images
 from ..ingredients.models import ResNet18, Vgg16
 from ..run_folder import Run
@@ -40,7 +41,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
             ),
             steps=steps,
             batch_size=32 if quick else 128,
-            evaluate=(0,),
+            evaluate=tuple(steps * k // 4 for k in range(4)),
             measured=2_000 if quick else 10_000,
             held_out=True,
         )
@@ -76,6 +77,35 @@ def rises(s: Mapping[str, Run], measure: str) -> bool:
     return all(s[most].last(measure) > s[fewest].last(measure) for fewest, most in ends)
 
 
+def accuracy_rises(s: Mapping[str, Run]) -> bool:
+    """Whether test accuracy is higher with the most images than with the fewest."""
+    return rises(s, "test_accuracy")
+
+
+def d_lr_rises(s: Mapping[str, Run]) -> bool:
+    """Whether D_LR is higher with the most images than with the fewest."""
+    return rises(s, "low_rank")
+
+
+def d_lr_follows_the_fit(s: Mapping[str, Run]) -> bool:
+    """Whether D_LR and the training loss rank the sizes alike, for each network and data set."""
+    for sizes in lines(s).values():
+        d_lr, loss = ([s[name].last(measure) for name in sizes] for measure in ("low_rank", "train_loss"))
+        if not rank_correlation(d_lr, loss) > 0.5:
+            return False
+    return True
+
+
+def smaller_at_equal_accuracy(s: Mapping[str, Run]) -> bool:
+    """Whether the difference between sizes is less than half as large at equal training accuracy, for each line."""
+    for sizes in lines(s).values():
+        runs = [s[name] for name in sorted(sizes, key=sizes.__getitem__)]
+        equal = at_equal_accuracy(runs, "low_rank")
+        if not abs(equal[-1] - equal[0]) < 0.5 * (runs[-1].last("low_rank") - runs[0].last("low_rank")):
+            return False
+    return True
+
+
 EXPERIMENT = Experiment(
     name="train-size",
     question="how do D_LR and the three curves move with the number of training images?",
@@ -86,7 +116,26 @@ EXPERIMENT = Experiment(
         Claim(
             "more images, better test accuracy",
             "for each network and data set, test accuracy at the largest size is above that at the smallest",
-            lambda s: rises(s, "test_accuracy"),
+            accuracy_rises,
+        ),
+        Claim(
+            "more images at the same number of steps, higher D_LR",
+            "for each network and data set, the last D_LR at the largest size is above that at the smallest",
+            d_lr_rises,
+            beyond=True,
+        ),
+        Claim(
+            "D_LR follows the training loss over the sizes",
+            "for each network and data set, the rank correlation of the last D_LR with the last training loss is above 0.5",
+            d_lr_follows_the_fit,
+            beyond=True,
+        ),
+        Claim(
+            "at equal training accuracy the difference between sizes is less than half of that at the end",
+            "for each network and data set, between the largest and the smallest size, where each first has the lowest of "
+            "their last training accuracies",
+            smaller_at_equal_accuracy,
+            beyond=True,
         ),
     ),
     figures=figures,

@@ -66,6 +66,10 @@ class Images:
     encoded: float = 0.0
     augmented: bool = False
 
+    def arrays(self, root: Path) -> tuple[str, tuple[np.ndarray, ...]]:
+        """The name of the data set and its arrays as they are read, before a seed chooses from them."""
+        return self.name, _raw(self.name, root)
+
     def load(self, seed: int, root: Path) -> Data:
         """Read the files in ``root``, and choose images and random labels by the seed."""
         train_images, train_labels, test_images, test_labels = _raw(self.name, root)
@@ -100,11 +104,16 @@ class Images:
 class Digits:
     """scikit-learn's 1,797 digits of 8 × 8 pixels; needs no file."""
 
+    def arrays(self, root: Path) -> tuple[str, tuple[np.ndarray, ...]]:
+        """The name of the data set and its arrays as they are read, before a seed chooses from them."""
+        raw = needs("sklearn.datasets", "experiments").load_digits()
+        return "digits", (raw.images, raw.target)
+
     def load(self, seed: int, root: Path) -> Data:
         """Four fifths for training, which the seed chooses, and the rest for testing."""
-        raw = needs("sklearn.datasets", "experiments").load_digits()
-        images = torch.from_numpy(raw.images).float()[:, None] / 16
-        labels = torch.from_numpy(raw.target).long()
+        _, (raw_images, raw_labels) = self.arrays(root)
+        images = torch.from_numpy(raw_images).float()[:, None] / 16
+        labels = torch.from_numpy(raw_labels).long()
         order = torch.randperm(len(labels), generator=generator(seed, "digits"))
         samples = Split(images, labels)
         return Data(samples[order[:1437]], samples[order[1437:]], 10)
@@ -133,6 +142,10 @@ class ModularArithmetic:
     def __post_init__(self) -> None:
         if self.prime < 2 or not 0 < self.fraction < 1:
             raise ValueError(f"prime must be at least 2 and fraction between 0 and 1, got {self.prime} and {self.fraction}")
+
+    def arrays(self, root: Path) -> tuple[str, tuple[np.ndarray, ...]]:
+        """A name, and no arrays, because all pairs are computed."""
+        return "modular arithmetic", ()
 
     def load(self, seed: int, root: Path) -> Data:
         """All pairs; the seed chooses which are training data and which are test data."""

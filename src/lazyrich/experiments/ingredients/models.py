@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,12 +56,15 @@ class Mlp(_Described):
 
     Attributes:
         init_scale: s, if weights are initialised from N(0, (s/√fan-in)²); None: PyTorch's initialisation.
+        antisymmetric: whether the network is the difference of two copies of itself, each trained, so that its outputs are zero
+            at the start. The features are those of both copies, twice ``width``.
     """
 
     width: int = 512
     depth: int = 4
     activation: Literal["relu", "tanh"] = "relu"
     init_scale: float | None = None
+    antisymmetric: bool = False
     base_width: int = 512
 
     def _network(self, example: Tensor, outputs: int) -> nn.Module:
@@ -74,7 +78,30 @@ class Mlp(_Described):
             for layer in model.modules():
                 if isinstance(layer, nn.Linear):
                     nn.init.normal_(layer.weight, std=self.init_scale / layer.in_features**0.5)
-        return model
+        return antisymmetric(model) if self.antisymmetric else model
+
+
+class _Both(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = body, copy.deepcopy(body)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, …) -> (n, 2 p): the features of both copies, over √2."""
+        return torch.cat([self.first(x), self.second(x)], dim=1) / 2**0.5
+
+
+def antisymmetric(model: nn.Sequential) -> nn.Sequential:
+    """The difference of a network and its copy over √2, with one head for both (Chizat, Oyallon & Bach 2019).
+
+    Its outputs are zero at the start, and its tangent kernel there is that of the network.
+    """
+    head: Any = model[-1]
+    both = nn.Linear(2 * head.in_features, head.out_features)
+    with torch.no_grad():
+        both.weight.copy_(torch.cat([head.weight, -head.weight], dim=1))
+        both.bias.zero_()
+    return nn.Sequential(OrderedDict(body=_Both(model[:-1]), head=both))
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from ..._support.extras import wants
 from ..._support.files import folder_name, write_text
 from ..._support.progress import Bar, progress_bar
 from ..._support.resume import check_free
-from ..._support.text import did_you_mean
 from ...errors import DataError
-from ..experiment import Experiment, Preset
+from ..experiment import Experiment, Preset, chosen
 from ..ingredients.images import data_folder
+from ..ingredients.seeds import Seeds, seed_numbers, typed_seeds
 from ..machine import Machine, create_fabric
 from ..record import command_line, facts
 from ..run_folder import Run, RunFolder, holds_runs
@@ -36,14 +36,14 @@ def sweep_experiment(
     *,
     grid: Sequence[str] = (),
     conditions: Sequence[str] = (),
-    seeds: int = 3,
+    seeds: Seeds = 3,
     resume: bool = False,
     data: Path | None = None,
     cluster: Cluster | None = None,
     precision: str = "32-true",
     progress: bool = False,
 ) -> Swept:
-    """Run the conditions with the seeds 0 to ``seeds`` - 1 at every point of a grid; each run is a task of Ray.
+    """Run the conditions with every seed at every point of a grid; each run is a task of Ray.
 
     ``out`` then holds ``table.txt``, ``results.csv`` (fields of the grid, condition, seed, step, measure, value: one number in
     each row), ``sweep.json`` (command, grid, versions, failures), and in ``runs/`` a folder for each run. A run that fails does
@@ -54,6 +54,8 @@ def sweep_experiment(
         grid: ``field=value,value…`` with dotted names of :class:`Setup`; see
             :func:`~lazyrich.experiments.sweeps.grid.read_grid`.
         conditions: some of the experiment's conditions; by default all.
+        seeds: a count N, which means 0 to N - 1, or seed numbers; see
+            :func:`~lazyrich.experiments.ingredients.seeds.seed_numbers`.
         resume: continue the runs in ``out``: complete runs are not run again, failed runs are.
         data: folder of the data sets on all machines; by default ``LAZYRICH_DATA``, else the user's cache.
         cluster: where to run; by default this machine, with one core for each run.
@@ -66,15 +68,14 @@ def sweep_experiment(
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; the message gives the number of complete runs.
         MissingExtraError: ``lazyrich[ray]`` is not installed.
     """
-    if seeds < 1:
-        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    numbers = seed_numbers(seeds)
     cluster, out, root = cluster or Cluster(), out.resolve(), data_folder(data).resolve()
     machine = Machine("gpu" if cluster.gpus_per_run else "cpu", precision=precision)
-    points = read_grid(grid, _chosen(experiment.setups(preset), conditions))
+    points = read_grid(grid, chosen(experiment.setups(preset), conditions))
     for module in ("ray", "filelock", "lightning"):  # the runs import it
         wants(module, "ray")
     check_free(out, holds_runs(out), resume, "runs")
-    planned = {run.folder.name: run for run in _planned(points, seeds, out)}
+    planned = {run.folder.name: run for run in _planned(points, numbers, out)}
     with _alone(out):
         _load_once([run.setup for run in planned.values() if not run.folder.done], root)
         for run in planned.values():
@@ -83,10 +84,12 @@ def sweep_experiment(
         complete = _read(planned, outcome)
         outcome.failed = {name: outcome.failed[name] for name in planned if name in outcome.failed}
         table = sweep_text(experiment, preset, planned, complete, outcome)
-        options = {"grid": (grid, ()), "conditions": (conditions, ()), "preset": (preset, None), "seeds": (seeds, None)}
+        options = {"grid": (grid, ()), "conditions": (conditions, ()), "preset": (preset, None)}
+        options["seeds"] = (typed_seeds(numbers), None)
         options |= _changed(cluster, "cpus_per_run", "gpus_per_run") | _changed(machine, "precision")
         command = command_line("sweep", experiment.name, options)
-        about = facts(command, seeds, machine, sum(run.seconds for run in complete.values()))
+        seconds, setups = sum(run.seconds for run in complete.values()), [run.setup for run in planned.values()]
+        about = facts(command, numbers, machine, seconds, setups, root)
         about |= {"threads": cluster.cpus_per_run, "versions": about["versions"] | {"ray": outcome.version}}
         about |= {"points": [dict(point.values) for point in points], "runs": len(planned)}
         about |= {"failed": outcome.failed, "lost": outcome.lost}
@@ -190,17 +193,9 @@ def _alone(out: Path) -> Iterator[None]:
         raise DataError(f"another sweep uses {out}: wait until it ends, stop it, or pass another out=") from error
 
 
-def _chosen(setups: dict[str, Setup], conditions: Sequence[str]) -> dict[str, Setup]:
-    for name in conditions:
-        if name not in setups:
-            hint = did_you_mean(name, setups)
-            raise DataError(f"conditions: no condition {name!r}{hint} There are: {', '.join(map(repr, setups))}")
-    return {name: setup for name, setup in setups.items() if name in conditions or not conditions}
-
-
-def _planned(points: Mapping[Point, Mapping[str, Setup]], seeds: int, out: Path) -> Iterator[Planned]:
+def _planned(points: Mapping[Point, Mapping[str, Setup]], seeds: Sequence[int], out: Path) -> Iterator[Planned]:
     """The runs seed by seed, so that a sweep that is stopped has all points for the first seeds."""
-    for seed in range(seeds):
+    for seed in seeds:
         for point, setups in points.items():
             for condition, setup in setups.items():
                 path = out / "runs" / point.folder / folder_name(condition) / f"seed-{seed}"

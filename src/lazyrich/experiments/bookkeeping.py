@@ -1,0 +1,183 @@
+"""Keep the register and what is written from it.
+
+``python -m lazyrich.experiments.bookkeeping register quick 0-2 100-104`` registers the claims of all experiments with a preset,
+the seeds that were used to find the set-ups, and the seeds that will decide. Commit rules and set-ups first.
+``… verdicts results/`` enters the verdicts of published tables that the register does not have yet; commit the results first.
+``… pages results/ docs/experiments/`` writes the history and the tables of the pages.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from html import escape
+from pathlib import Path
+
+from .._support.files import write_text
+from ..errors import DataError
+from . import EXPERIMENTS
+from .experiment import Claim, Experiment, Preset
+from .provenance import commit
+from .recorded import Line, read_results, read_table
+from .register import Judged, Register, Registered, append, read_register, unregistered
+from .table import SECOND_HAND, seed_count
+
+
+def register_claims(preset: Preset, found: str, reported: str) -> int:
+    """Register all claims that are not registered with this preset and these seeds; their number."""
+    head, clean = commit()
+    if head is None or not clean:
+        raise DataError("commit the rules and the set-ups first: the register names the commit that holds them")
+    entries = unregistered(EXPERIMENTS.values(), preset, found, reported, head[:12], _today(), read_register())
+    append(entries)
+    return len(entries)
+
+
+def enter_verdicts(results: Path) -> int:
+    """Enter the verdicts of the tables below a folder that the register does not have; their number."""
+    head, _ = commit()
+    register, entries = read_register(), []
+    for experiment, preset, folder in published(results):
+        seeds = read_results(folder, list(experiment.setups(preset))).seeds
+        for line in read_table(folder / "table.txt").claims:
+            claim = claim_of(experiment, line)
+            registered = [
+                e for e in register.of(experiment.name, preset, claim) if not register.standing(experiment, preset, claim, seeds)
+            ]
+            if line.verdict != "exploratory" and registered and not register.verdicts(registered[-1]):
+                entries.append(Judged(registered[-1].id, line.verdict, line.holds, line.of, (head or "")[:12], _today()))
+    append(entries)
+    return len(entries)
+
+
+def write_pages(results: Path, pages: Path) -> None:
+    """Write ``history.md``, and in ``record/`` the table of each published run and the claims of each experiment."""
+    register = read_register()
+    write_text(pages / "history.md", history(register))
+    for experiment, preset, folder in published(results):
+        write_text(pages / "record" / f"{preset}-{experiment.name}.md", numbers(experiment, preset, folder))
+    for experiment in EXPERIMENTS.values():
+        write_text(pages / "record" / f"claims-{experiment.name}.md", claims(experiment, register, results))
+
+
+def published(results: Path) -> list[tuple[Experiment, Preset, Path]]:
+    """The folders of results below a folder: experiment, preset, folder."""
+    presets: tuple[Preset, ...] = ("quick", "paper")
+    return [
+        (experiment, preset, results / preset / name)
+        for name, experiment in EXPERIMENTS.items()
+        for preset in presets
+        if (results / preset / name / "table.txt").is_file()
+    ]
+
+
+def claim_of(experiment: Experiment, line: Line) -> Claim:
+    """The claim that a line of a table is about."""
+    return next(c for c in (*experiment.claims, *experiment.former) if (c.text, c.rule) == (line.text, line.rule))
+
+
+def numbers(experiment: Experiment, preset: Preset, folder: Path) -> str:
+    """The table of a run as HTML. Figures of another data set than that of the run are left out."""
+    table = read_table(folder / "table.txt")
+    shown = [k for k, column in enumerate(table.columns) if column != "published" or preset in experiment.published_for]
+    headings = "".join(f"<th>{escape(table.columns[k])}</th>" for k in shown)
+    lines = [f"<tr><th></th>{headings}</tr>"]
+    for label, cells in table.rows.items():
+        values = "".join(f"<td>{_cell(cells[k])}</td>" for k in shown)
+        lines.append(f"<tr><td>{escape(label)}</td>{values}</tr>")
+    seeds = read_results(folder, list(experiment.setups(preset))).seeds
+    body = "\n".join(lines)
+    notes = [f"`{preset}`, {seed_count(seeds)}: mean and standard deviation.", *table.remarks]
+    if any(table.columns[k] == "published" for k in shown) and SECOND_HAND not in notes:
+        notes.append(SECOND_HAND)
+    return f'<div class="record">\n<table>\n{body}\n</table>\n</div>\n\n' + "\n\n".join(map(escape, notes)) + "\n"
+
+
+def _cell(text: str) -> str:
+    mean, plus_minus, spread = text.partition(" ± ")
+    return escape(mean) + (f" <small>± {escape(spread)}</small>" if plus_minus else "")
+
+
+def claims(experiment: Experiment, register: Register, results: Path) -> str:
+    """The claims of an experiment, each with its badge: those that its tables judge, then those that are not yet run."""
+    lines = ["<tr><th>verdict</th><th>claim and rule</th><th>seeds</th></tr>"]
+    for _, preset, folder in (entry for entry in published(results) if entry[0] is experiment):
+        seeds = read_results(folder, list(experiment.setups(preset))).seeds
+        for line in read_table(folder / "table.txt").claims:
+            claim = claim_of(experiment, line)
+            entries = [e for e in register.of(experiment.name, preset, claim) if register.verdicts(e)]
+            exploratory = not entries or bool(entries[-1].exploratory) or line.verdict == "exploratory"
+            badges = [line.verdict, *["exploratory"] * (exploratory and line.verdict != "exploratory")]
+            lines.append(
+                _claim(badges, preset, claim.text, claim.rule, f"{line.holds} of {line.of} ({seed_count(seeds)})", claim.beyond)
+            )
+    beyond = {(claim.text, claim.rule): claim.beyond for claim in experiment.claims}
+    for entry in register.claims:
+        if entry.experiment == experiment.name and not register.verdicts(entry) and (entry.text, entry.rule) in beyond:
+            lines.append(
+                _claim(["not yet run"], entry.preset, entry.text, entry.rule, entry.reported, beyond[entry.text, entry.rule])
+            )
+    body = "\n".join(lines)
+    return f'<div class="record claims">\n<table>\n{body}\n</table>\n</div>\n'
+
+
+def _claim(badges: Sequence[str], preset: str, text: str, rule: str, seeds: str, beyond: bool) -> str:
+    shown = " ".join(f'<span class="verdict {badge.replace(" ", "-")}">{badge}</span>' for badge in badges)
+    what = f"{escape(text)}{' (not a claim of the paper)' if beyond else ''}<br><small>{escape(rule)}</small>"
+    return f"<tr><td>{shown}</td><td>{what}</td><td>{preset}: {escape(seeds)}</td></tr>"
+
+
+def history(register: Register) -> str:
+    """All entries of the register as a page."""
+    lines = [HISTORY]
+    for name in EXPERIMENTS:
+        lines.append(f"## {name}\n")
+        for entry in (entry for entry in register.claims if entry.experiment == name):
+            lines += [f"### {entry.id}\n", *_history(entry, register.verdicts(entry))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _history(entry: Registered, verdicts: Sequence[Judged]) -> list[str]:
+    lines = [f"**{escape(entry.text)}.** Rule: {escape(entry.rule)}.\n"]
+    hashes = f"set-up `{entry.setup or 'not kept'}`, rule `{entry.code or 'not kept'}`"
+    lines.append(f"- Fixed on {entry.date} at `{entry.commit}`; {hashes}.")
+    seeds = f"Set-up found on {'seeds ' * (entry.found[0].isdigit())}{entry.found}" if entry.found else "Set-up found on no seed"
+    standing = f"exploratory, because {entry.exploratory}" if entry.exploratory else "registered before its seeds were run"
+    lines.append(f"- {seeds}; reported on seeds {entry.reported}: {standing}.")
+    for verdict in verdicts:
+        note = f" {escape(verdict.note)}" if verdict.note else ""
+        what = f"**{verdict.verdict}**, {verdict.holds} of {verdict.of} seeds" if verdict.of else "no verdict was kept"
+        lines.append(f"- {verdict.date}, `{verdict.commit}`: {what}.{note}")
+    lines += [] if verdicts else ["- **Not yet run.**"]
+    return [*lines, *([f"- {escape(entry.note)}"] if entry.note else []), ""]
+
+
+HISTORY = """# History of the claims
+
+This page is generated from the register of claims, `claims.toml`, which only grows: a new rule, a new set-up or new seeds are a
+new entry, and the old entry stays with its verdicts. A claim is *exploratory* if its set-up or its rule was found on the seeds
+that it reports. The entries up to November 25, 2026 were made afterwards, from the commits of the repository that they name. The
+hashes of their set-ups were computed from these commits, and those of their rules were not kept.
+"""
+
+
+def _today() -> str:
+    return datetime.now(timezone.utc).date().isoformat()
+
+
+def main(command: str, *arguments: str) -> None:
+    """Run one command, as above."""
+    if command == "register":
+        preset: Preset = "paper" if arguments[0] == "paper" else "quick"
+        print(register_claims(preset, *arguments[1:]), "claims registered")  # noqa: T201
+    elif command == "verdicts":
+        print(enter_verdicts(Path(*arguments)), "verdicts entered")  # noqa: T201
+    elif command == "pages":
+        write_pages(*map(Path, arguments))
+    else:
+        raise DataError(f"no command {command!r}; there are: register, verdicts, pages")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

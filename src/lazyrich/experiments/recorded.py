@@ -1,0 +1,110 @@
+"""Published results read back: the numbers of ``results.csv`` as runs, and the cells and claims of ``table.txt``."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .._support.stored import read_object
+from ..errors import DataError
+from ..results.series import Evaluation, Series
+from .experiment import Results
+from .ingredients.seeds import seed_numbers
+from .run_folder import Run
+
+CLAIM = re.compile(r" *(SHOWN|NOT SHOWN|UNDECIDED|EXPLORATORY)  (.*) \((\d+) of (\d+) seeds; (?:because (.*?); )?rule: (.*)\)")
+
+FORMER_SYMBOLS = {"outputs": "output_alignment", "alignment": "target_alignment", "‖θ-θ₀‖²": "parameter_distance"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A claim as a table lists it.
+
+    Attributes:
+        verdict: in lower case; "exploratory" where the table gives none.
+        why: why it is exploratory, or empty.
+    """
+
+    verdict: str
+    text: str
+    holds: int
+    of: int
+    why: str
+    rule: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it was published.
+
+    Attributes:
+        title: its first line.
+        columns: headings.
+        rows: label -> cell below each heading.
+        remarks: lines between the rows and the claims.
+        claims: the claims.
+    """
+
+    title: str
+    columns: list[str]
+    rows: dict[str, list[str]]
+    remarks: list[str]
+    claims: list[Line]
+
+
+def read_results(folder: Path, conditions: Sequence[str]) -> Results:
+    """The runs in ``results.csv``, without their curves.
+
+    Args:
+        folder: of one experiment with one preset.
+        conditions: all conditions of the experiment.
+    """
+    about = read_object(folder / "run.json")
+    seeds = seed_numbers(about["seeds"])
+    values: dict[tuple[str, int], dict[int, dict[str, float]]] = {}
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            of_run = values.setdefault((line["condition"], int(line["seed"])), {})
+            of_run.setdefault(int(line["step"]), {})[line["measure"]] = float(line["value"])
+    names = list(dict.fromkeys(name for name, _ in values))
+    if {(name, seed) for name in names for seed in seeds} != values.keys():
+        raise DataError(f"{folder / 'results.csv'} does not hold every condition with every seed of run.json")
+    runs = {name: [_run(values[name, seed], folder) for seed in seeds] for name in names}
+    return Results(runs, seeds, complete=set(names) == set(conditions))
+
+
+def _run(values: dict[int, dict[str, float]], folder: Path) -> Run:
+    return Run(Series([Evaluation(step, values[step]) for step in sorted(values)]), folder, 0.0)
+
+
+def read_table(path: Path) -> Table:
+    """The parts of ``table.txt``.
+
+    Raises:
+        DataError: it has another form.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rules = [k for k, line in enumerate(lines) if line and set(line) == {"─"}]
+    if len(rules) != 1 or rules[0] < 2:
+        raise DataError(f"{path} is no table of an experiment")
+    starts = [found.start() for found in re.finditer(r"(?<=  )\S|^\S", lines[rules[0] - 1])]
+    end = next((k for k in range(rules[0], len(lines)) if not lines[k]), len(lines))
+    rows = {}
+    for line in lines[rules[0] + 1 : end]:
+        label, *cells = (line[a:b].strip() for a, b in zip([0, *starts], [*starts, None], strict=True))
+        rows[label] = cells
+    heading = lines[rules[0] - 1]
+    columns = [heading[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    claims, remarks = [], []
+    for line in filter(None, lines[end:]):
+        found = CLAIM.fullmatch(line)
+        if found:
+            verdict, text, holds, of, why, rule = found.groups()
+            claims.append(Line(verdict.lower(), text, int(holds), int(of), why or "", rule))
+        elif line not in ("Claims:", "Beyond the paper:"):
+            remarks.append(line)
+    return Table(lines[0], columns, rows, remarks, claims)
