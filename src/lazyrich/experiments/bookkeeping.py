@@ -18,15 +18,18 @@ from .._support.files import write_text
 from ..errors import DataError
 from . import EXPERIMENTS
 from .experiment import Claim, Experiment, Preset
+from .ingredients.seeds import seed_numbers
 from .provenance import commit
 from .recorded import Line, read_results, read_table
-from .register import Judged, Register, Registered, append, read_register, unregistered
+from .register import REGISTER, Judged, Register, Registered, append, read_register, unregistered
 from .table import SECOND_HAND, seed_count
+
+PRESETS: tuple[Preset, ...] = ("quick", "paper")
 
 
 def register_claims(preset: Preset, found: str, reported: str) -> int:
     """Register all claims that are not registered with this preset and these seeds; their number."""
-    head, clean = commit()
+    head, clean = commit(except_for=REGISTER.name)
     if head is None or not clean:
         raise DataError("commit the rules and the set-ups first: the register names the commit that holds them")
     entries = unregistered(EXPERIMENTS.values(), preset, found, reported, head[:12], _today(), read_register())
@@ -63,11 +66,10 @@ def write_pages(results: Path, pages: Path) -> None:
 
 def published(results: Path) -> list[tuple[Experiment, Preset, Path]]:
     """The folders of results below a folder: experiment, preset, folder."""
-    presets: tuple[Preset, ...] = ("quick", "paper")
     return [
         (experiment, preset, results / preset / name)
         for name, experiment in EXPERIMENTS.items()
-        for preset in presets
+        for preset in PRESETS
         if (results / preset / name / "table.txt").is_file()
     ]
 
@@ -106,26 +108,23 @@ def claims(experiment: Experiment, register: Register, results: Path) -> str:
         seeds = read_results(folder, list(experiment.setups(preset))).seeds
         for line in read_table(folder / "table.txt").claims:
             claim = claim_of(experiment, line)
-            entries = [e for e in register.of(experiment.name, preset, claim) if register.verdicts(e)]
+            entries = [e for e in register.of(experiment.name, preset, claim) if seed_numbers(e.reported) == seeds]
             exploratory = not entries or bool(entries[-1].exploratory) or line.verdict == "exploratory"
             badges = [line.verdict, *["exploratory"] * (exploratory and line.verdict != "exploratory")]
-            lines.append(
-                _claim(badges, preset, claim.text, claim.rule, f"{line.holds} of {line.of} ({seed_count(seeds)})", claim.beyond)
-            )
-    beyond = {(claim.text, claim.rule): claim.beyond for claim in experiment.claims}
-    for entry in register.claims:
-        if entry.experiment == experiment.name and not register.verdicts(entry) and (entry.text, entry.rule) in beyond:
-            lines.append(
-                _claim(["not yet run"], entry.preset, entry.text, entry.rule, entry.reported, beyond[entry.text, entry.rule])
-            )
+            lines.append(_claim(badges, claim, f"{preset}: {line.holds} of {line.of} ({seed_count(seeds)})"))
+    for claim in experiment.claims:
+        entries = [entry for preset in PRESETS for entry in register.of(experiment.name, preset, claim)]
+        waiting = [f"{entry.preset}: {entry.reported}" for entry in entries if not register.verdicts(entry)]
+        if waiting:
+            lines.append(_claim(["not yet run"], claim, "<br>".join(waiting)))
     body = "\n".join(lines)
     return f'<div class="record claims">\n<table>\n{body}\n</table>\n</div>\n'
 
 
-def _claim(badges: Sequence[str], preset: str, text: str, rule: str, seeds: str, beyond: bool) -> str:
+def _claim(badges: Sequence[str], claim: Claim, seeds: str) -> str:
     shown = " ".join(f'<span class="verdict {badge.replace(" ", "-")}">{badge}</span>' for badge in badges)
-    what = f"{escape(text)}{' (not a claim of the paper)' if beyond else ''}<br><small>{escape(rule)}</small>"
-    return f"<tr><td>{shown}</td><td>{what}</td><td>{preset}: {escape(seeds)}</td></tr>"
+    what = f"{escape(claim.text)}{' (not a claim of the paper)' if claim.beyond else ''}<br><small>{escape(claim.rule)}</small>"
+    return f"<tr><td>{shown}</td><td>{what}</td><td>{seeds}</td></tr>"
 
 
 def history(register: Register) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from .setup import Setup
 
 
-def commit() -> tuple[str | None, bool | None]:
-    """The commit that this package was imported from, and whether its files are those of the commit.
+def commit(except_for: str = "") -> tuple[str | None, bool | None]:
+    """The commit that this package was imported from, and whether its files, except for one, are those of the commit.
 
     Both are None where git is not installed or the package is not part of a repository.
     """
@@ -22,7 +22,8 @@ def commit() -> tuple[str | None, bool | None]:
         head is None or _git("ls-files", "--error-unmatch", "provenance.py") is None
     ):  # a repository that ignores an installed copy
         return None, None
-    changes = _git("status", "--porcelain", "--", str(Path(__file__).parents[1]))
+    files = [str(Path(__file__).parents[1]), *([f":(exclude){except_for}"] if except_for else [])]
+    changes = _git("status", "--porcelain", "--", *files)
     return head, None if changes is None else not changes
 
 
