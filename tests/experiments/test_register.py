@@ -154,6 +154,15 @@ class TestHashes:
         assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.parametrize(("preset", "seeds"), [("quick", range(100, 105)), ("paper", range(100, 103))])
+def test_rules_and_setups_are_the_registered_ones(preset, seeds):
+    """A rule or a set-up that changes is registered again, before its seeds are run."""
+    register = read_register()
+    for experiment in EXPERIMENTS.values():
+        for claim in experiment.claims:
+            assert register.standing(experiment, preset, claim, list(seeds)) == "", (experiment.name, claim.text)
+
+
 def test_the_pages_are_those_of_the_register_and_the_results(tmp_path):
     write_pages(ROOT / "results", tmp_path)
     pages = ROOT / "docs" / "experiments"
