@@ -63,6 +63,20 @@ def build_assertive():
             assert len(x) < 4, "at most 3"
     return Assertive()
 
+class Broken(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, k):
+        return {"inputs": torch.zeros(8)}["image"]
+
+def build_workers():
+    return torch.utils.data.DataLoader(Broken(), batch_size=4, num_workers=1)
+
+def build_missing_file():
+    with open("images.bin") as file:
+        yield file.read()
+
 def exits():
     raise SystemExit("usage: train.py EPOCHS")
 

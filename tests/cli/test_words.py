@@ -87,6 +87,16 @@ MISTAKES = [  # arguments, exit status, what the sentence is, as a regular expre
         1,
         "your code raised KeyError: 'input' .*userproject.py, line .*",
     ),
+    (
+        ["measure", MODEL, "--data", "userproject:build_workers"],
+        1,
+        "your code raised KeyError: 'image' .*userproject.py, line .*",
+    ),
+    (
+        ["measure", MODEL, "--data", "userproject:build_missing_file"],
+        1,
+        "your code raised FileNotFoundError: .*images.bin.*userproject.py, line .*",
+    ),
     (["measure", "userproject:build_assertive", "--data", DATA], 1, "your code raised AssertionError: at most 3 .*, line .*"),
     ([*MEASURE, "--head", "9"], 1, "--head 9 is not a module of Sequential. .*"),
     ([*MEASURE, "--layers", "9"], 1, "--layers '9' are not modules of Sequential. .*"),

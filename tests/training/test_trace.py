@@ -363,7 +363,7 @@ def data():
         assert main([*command, "--resume"]) == 0
         assert main(["trace", "traced:build", "c/model_0005.pt", "c/model_0000.pt", "--steps", "9", "8",
                      "--data", "traced:data", "--out", "two"]) == 0  # fmt: skip
-        assert "tracing" in capsys.readouterr().err
+        assert "2 of 2 (100%) checkpoints" in capsys.readouterr().err
         s = SeriesFolder(Path("two")).read()
         assert s.steps.tolist() == [8, 9]
         assert s["low_rank"].tolist() == expected["low_rank"][:2].tolist()

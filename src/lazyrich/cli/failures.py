@@ -46,15 +46,27 @@ def located(error: BaseException) -> str:
 
 
 def _message(error: BaseException) -> str | None:
-    if type(error).__module__.startswith("lazyrich") or isinstance(error, (ImportError, KeyboardInterrupt)):
+    if type(error).__module__.startswith("lazyrich") or isinstance(error, KeyboardInterrupt):
         return str(error)
-    if isinstance(error, OSError):
-        return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+    if (worker := _in_a_worker(str(error))) is not None:
+        return worker
     if _users_line(error) is not None:
         return f"your code raised {located(error)}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, RuntimeError):
         return _of_torch(_first_line(error))
-    return str(error) if isinstance(error, (LookupError, TypeError, ValueError, MemoryError)) and _raised_here(error) else None
+    known = isinstance(error, (ImportError, OSError, MemoryError))
+    return str(error) if known or (isinstance(error, (LookupError, TypeError, ValueError)) and _raised_here(error)) else None
+
+
+def _in_a_worker(message: str) -> str | None:
+    """What a worker process of a DataLoader sent: its message holds the traceback as text."""
+    if not re.match(r"Caught \w+ in DataLoader worker process", message.strip("'\"")):
+        return None
+    lines = [(file, line) for file, line in re.findall(r'File "(.+?)", line (\d+)', message) if not _is_installed(file)]
+    file, line = lines[-1] if lines else ("a worker process of the DataLoader", "unknown")
+    return f"your code raised {message.strip().splitlines()[-1]} ({file}, line {line})"
 
 
 def _of_torch(message: str) -> str:
@@ -68,7 +80,7 @@ def _users_line(error: BaseException) -> traceback.FrameSummary | None:
     """The last line in the traceback, after lazyrich called it, of code that belongs to no installed package."""
     frames = traceback.extract_tb(error.__traceback__)
     last_of_ours = max((k for k, frame in enumerate(frames) if _is_ours(frame)), default=-1)
-    return next((frame for frame in reversed(frames[last_of_ours + 1 :]) if not _is_installed(frame)), None)
+    return next((frame for frame in reversed(frames[last_of_ours + 1 :]) if not _is_installed(frame.filename)), None)
 
 
 def _raised_here(error: BaseException) -> bool:
@@ -79,9 +91,9 @@ def _is_ours(frame: traceback.FrameSummary) -> bool:
     return Path(frame.filename).is_relative_to(OURS)
 
 
-def _is_installed(frame: traceback.FrameSummary) -> bool:
-    inside = {"site-packages", "dist-packages"} & {*Path(frame.filename).parts}
-    return bool(inside) or frame.filename.startswith((*INSTALLED, "<"))
+def _is_installed(filename: str) -> bool:
+    inside = {"site-packages", "dist-packages"} & {*Path(filename).parts}
+    return bool(inside) or filename.startswith((*INSTALLED, "<"))
 
 
 def _first_line(error: BaseException) -> str:
