@@ -142,6 +142,52 @@ class TestWhatIsMeasured:
         assert {"low_rank of 0", "low_rank of 5", "low_rank of 7"} <= set(s.measures)
         assert s["low_rank of 7"].tolist() == s["low_rank"].tolist()
 
+    @pytest.mark.parametrize("preset", ["light", "standard", "full"])
+    def test_the_laziness_ratio_when_the_last_layer_alone_is_trained(self, preset):
+        """Batch norm sees its first batch in between; the features of the start are kept with its statistics."""
+        model, (x, y) = network(), images(512)
+        monitor = Monitor(model, (x, y), every=1, preset=preset)
+        optimizer = torch.optim.SGD(model[7].parameters(), lr=0.5)
+        for k in range(50):
+            rows = slice(100 * (k % 5), 100 * (k % 5) + 100)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+        monitor.step(50)
+        s = monitor.series
+        assert s["laziness"][0] == s["laziness_balanced"][0] == 1
+        assert s["laziness"][1] == pytest.approx(1, abs=0.01)
+        assert s["laziness_balanced"][1] == pytest.approx(1, abs=0.01)
+        if preset == "full":
+            assert s["laziness of 0"].tolist() == pytest.approx([1, 1], abs=1e-12)
+
+    def test_features_in_half_precision_are_kept(self, tmp_path):
+        model = nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, 3)).bfloat16()
+        x = torch.randn(64, 6).bfloat16()
+        Monitor(model, x, out=tmp_path)
+        with torch.no_grad():
+            model[2].weight.mul_(torch.randn(3, 20))
+        assert Monitor(model, x, out=tmp_path, resume=True, every=1).step(3).values["laziness"] == 1
+
+    def test_rows_that_are_not_those_of_the_start_leave_the_ratio_out(self):
+        def rows(batch):
+            counted.append(len(counted))
+            return torch.arange(len(batch[0])) >= len(counted)
+
+        counted = []
+        model, data = network(), images()
+        monitor = Monitor(model, data, every=1, rows=rows)
+        monitor.step()
+        assert "laziness" not in monitor.series
+        assert np.isfinite(monitor.series["low_rank"]).all()
+        assert "rows, and had" in monitor.series.notes[0]
+
+    def test_features_too_large_to_keep(self, monkeypatch):
+        monkeypatch.setattr("lazyrich.measurement.kept.KEPT_BYTES", 1000)
+        series = Monitor(network(), images()).series
+        assert "laziness" not in series
+        assert "take over" in series.notes[0]
+
     def test_the_probe_set_is_drawn_once(self):
         x, y = images(400)
         loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=32, shuffle=True)
@@ -332,6 +378,40 @@ class TestKilled:
         found = Monitor(model, images(), preset="full", out=tmp_path, resume=True, every=1).step(7).values
         assert "low_rank of 5" in found
         assert not {"s_init", "parameter_distance", "tangent_kernel_change"} & set(found)
+
+    @pytest.mark.parametrize("preset", ["light", "full"])
+    def test_a_resumed_series_still_has_the_laziness_ratio(self, tmp_path, preset):
+        model = network().eval()
+        start = copy.deepcopy(model)
+        Monitor(model, images(), preset=preset, out=tmp_path)
+        with torch.no_grad():
+            model[5].weight.mul_(torch.randn(12, 64))
+        monitor = Monitor(model, images(), preset=preset, out=tmp_path, resume=True, every=1)
+        expected = lazyrich.measure(model, images(), start=start)
+        values = monitor.step(7).values
+        assert values["laziness"] == pytest.approx(expected.laziness, abs=1e-12)
+        assert values["laziness_balanced"] == pytest.approx(expected.laziness_balanced, abs=1e-12)
+        assert 0 < values["laziness"] < 0.99
+        assert not monitor.series.notes
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            (lambda path: path.unlink(), "start-features.npz does not exist"),
+            (lambda path: path.write_bytes(path.read_bytes()[:-99]), "start-features.npz is damaged"),
+            (None, "the probe set is another than at the start"),
+        ],
+    )
+    def test_where_the_features_of_the_start_are_lost_a_note_says_so(self, tmp_path, change, reason):
+        model, (x, y) = network(), images()
+        Monitor(model, (x, y), out=tmp_path)
+        if change is not None:
+            change(tmp_path / "start-features.npz")
+        found = Monitor(model, (x if change else x + 1, y), out=tmp_path, resume=True, every=1).step(7)
+        assert "laziness" not in found.values
+        assert 0 < found.values["low_rank"] < 1
+        assert found.note.startswith("the laziness ratio is left out: ")
+        assert reason in found.note
 
     def test_a_folder_that_is_taken(self, tmp_path):
         Monitor(network(), images(), out=tmp_path)

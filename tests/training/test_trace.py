@@ -105,11 +105,30 @@ class TestTrace:
 
     def test_the_start(self, tmp_path):
         folder = saved(tmp_path / "c", (5, 20))
-        assert "s_init" not in trace(network(), folder, samples()).measures
+        instead = trace(network(), folder, samples())  # the first checkpoint stands for the start, which is said
+        assert list(instead.notes) == [5]
+        assert "the first checkpoint, model_0005.pt, is taken as the start of training" in instead.notes[5]
         s = trace(network(), folder, samples(), start=folder / "model_0005.pt")
+        assert not s.notes
+        assert s["laziness"].tolist() == instead["laziness"].tolist()
+        assert s["laziness"][0] == 1
         assert s["s_init"][0] == pytest.approx(1)
         assert s["parameter_distance"][0] == 0
         assert s["s_init"][1] < 0.99
+
+    def test_the_laziness_ratio_is_that_of_the_present_outputs(self, tmp_path):
+        s = trace(network(), saved(tmp_path / "c", (0, 20)), samples())
+        assert s["laziness"][0] == 1
+        assert s["laziness"][1] == lazyrich.measure(network(20), samples(), start=network(0)).laziness
+
+    def test_a_series_whose_first_checkpoint_is_not_given_again_has_no_start(self, tmp_path):
+        folder = saved(tmp_path / "c", (5, 20, 100))
+        trace(network(), [folder / "model_0005.pt", folder / "model_0020.pt"], samples(), out=tmp_path / "out")
+        s = trace(network(), folder / "model_0100.pt", samples(), out=tmp_path / "out", resume=True)
+        assert np.isnan(s["laziness"]).tolist() == [False, False, True]
+        assert "the series begins with another checkpoint, of step 5; pass start=" in s.notes[100]
+        again = trace(network(), folder, samples(), out=tmp_path / "again")
+        assert np.isfinite(again["laziness"]).all()
 
     def test_every_checkpoint_sees_the_same_samples(self, tmp_path):
         folder = saved(tmp_path / "c", ())

@@ -52,7 +52,7 @@ def measure(
     start: Annotated[
         Path | None,
         arg(
-            help="Weights at the start of training; adds S_init and the distance of the parameters.",
+            help="Weights at the start of training; adds λ, S_init and the distance of the parameters.",
             metavar="FILE",
             help_behavior_hint="(default: none)",
         ),

@@ -38,9 +38,9 @@ def trace(
     start: Annotated[
         Path | None,
         arg(
-            help="Weights at the start of training, for S_init.",
+            help="Weights at the start of training, for λ and S_init.",
             metavar="FILE",
-            help_behavior_hint="(default: the checkpoint of step 0, if any)",
+            help_behavior_hint="(default: the checkpoint of step 0, or else the first)",
         ),
     ] = None,
     key: options.Key = None,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from .._support.text import ruled
 from ..results.catalogue import entry
 from .experiment import Experiment, Preset, Results
@@ -45,8 +47,12 @@ def table_text(experiment: Experiment, preset: Preset, results: Results, registe
 
 
 def _rows(experiment: Experiment, results: Results, with_published: bool) -> list[str]:
-    columns = (*COLUMNS, *experiment.columns)
     rows = experiment.table_rows(results)
+    columns = [
+        measure
+        for measure in (*COLUMNS, *experiment.columns)
+        if not all(np.isnan(results.values(row, measure)).all() for row in rows.values())  # runs of before lack newer measures
+    ]
     published = {measure for row in rows.values() for measure in row.published if with_published}
     cells = [["", *(part for measure in columns for part in [entry(measure).symbol, *["published"] * (measure in published)])]]
     for label, row in rows.items():

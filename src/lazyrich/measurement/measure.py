@@ -24,6 +24,7 @@ from ..model.rows import Layout, Reader, RowChoice
 from ..model.undisturbed import undisturbed
 from ..results.catalogue import functions
 from ..results.richness import Richness
+from .kept import KeptStart
 from .laziness import of_redraws
 from .narrow import narrowed
 from .one_pass import OnePass, class_weights
@@ -44,7 +45,7 @@ def measure(
     targets: Callable[[Any], Tensor] | None = None,
     ignore_index: int = IGNORED_LABEL,
     layout: Layout | None = None,
-    start: nn.Module | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    start: nn.Module | Mapping[str, Any] | str | os.PathLike[str] | KeptStart | None = None,
     null: int = 0,
     build: Callable[[], nn.Module] | None = None,
     extra: Sequence[str] = (),
@@ -145,10 +146,11 @@ def measure(
         if class_balanced:
             one_pass = replace(one_pass, class_weights=class_weights(one_pass))
         chosen = None if layers is None else Layers(model, layers, pooling)
-        network = None if start is None else start_network(start, model)
+        network = None if start is None or isinstance(start, KeptStart) else start_network(start, model)
         redraws = of_redraws(one_pass, null, build) if null else None
         with undisturbed(network, None, target) if network is not None else nullcontext():
-            beginning = None if network is None else sums_of_network(network, one_pass)
+            beginning = start.sums(one_pass) if isinstance(start, KeptStart) else None
+            beginning = beginning if network is None else sums_of_network(network, one_pass)
             sums, inner = _filled(one_pass, chosen, beginning)
         result, warning = read_head(sums, model, network, beginning, redraws)
         result = replace(result, extra={name: float(function(sums.finish())) for name, function in added.items()})
@@ -184,14 +186,30 @@ def collect(
     ``held_out_quality(feature_spectrum(collect(model, train)), collect(model, test))``.
     """
     _check(model, data)
-    processes = Processes(distributed)
-    model = unwrapped(model)
+    return collected(
+        model, data, None, num_samples=num_samples, distributed=distributed, device=device, progress=progress, head=head,
+        rows=rows, forward=forward, targets=targets, ignore_index=ignore_index, layout=layout,
+    )[0]  # fmt: skip
+
+
+def collected(
+    model: nn.Module,
+    data: Any,
+    start: KeptStart | None,
+    *,
+    num_samples: int | None,
+    distributed: bool = True,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+    **reading: Any,
+) -> tuple[Gram, StartSums | None]:
+    """The Gram of :func:`collect`, and the sums of the features that were kept of the start."""
+    processes, model = Processes(distributed), unwrapped(model)
     with processes.all_or_none(), undisturbed(model, data, device) as target:
-        one_pass = one_pass_of(
-            model, data, target, processes, head=head, rows=rows, forward=forward, targets=targets, ignore_index=ignore_index,
-            layout=layout,
-        )  # fmt: skip
-        return _filled(replace(one_pass, num_samples=num_samples, progress=progress), None, None)[0].finish()
+        one_pass = one_pass_of(model, data, target, processes, **reading)
+        one_pass = replace(one_pass, num_samples=num_samples, progress=progress)
+        beginning = None if start is None else start.sums(one_pass)
+        return _filled(one_pass, None, beginning)[0].finish(), beginning
 
 
 def _check(model: nn.Module, data: Any, sample_weights: Tensor | None = None, **twice: bool) -> None:
@@ -211,7 +229,7 @@ def _check(model: nn.Module, data: Any, sample_weights: Tensor | None = None, **
 
 def _check_start(model: nn.Module, start: Any, null: int, build: Callable[[], nn.Module] | None) -> None:
     """Raises where what stands for the start of training does not fit together."""
-    if start is not None and not isinstance(start, (nn.Module, Mapping, str, os.PathLike)):
+    if start is not None and not isinstance(start, (nn.Module, Mapping, str, os.PathLike, KeptStart)):
         raise TypeError(f"start must be a torch.nn.Module, a state dict or a path, got {type(start).__name__}")
     if start is model:
         raise ValueError("start is the model itself: keep a copy.deepcopy(model) before training")

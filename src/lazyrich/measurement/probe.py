@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.utils.data import DistributedSampler
 
-from .._support.nested import copied
+from .._support.nested import copied, tensors_in
 from .._support.processes import Processes
 from ..errors import DataError
-from ..model.batches import Batch, rows_of, sampler_of
+from ..model.batches import Batch, raw_bytes, rows_of, sampler_of
 from .one_pass import OnePass, Part
 
 
@@ -28,6 +29,15 @@ class Probe:
     batches: list[Any]
     limit: int | None
     samples: int
+
+    def digest(self) -> str:
+        """A digest of all tensors of the batches: of their dtypes, shapes and values."""
+        parts = hashlib.sha256()
+        for k, x in enumerate(x for batch in self.batches for x in tensors_in(batch)):
+            x = x if x.layout == torch.strided else x.to_dense()
+            parts.update((b"\0" if k else b"") + f"{x.dtype}{tuple(x.shape)}".encode() + b"\0")
+            parts.update(raw_bytes(x))
+        return parts.hexdigest()[:16]
 
 
 def probe_set(one_pass: OnePass, num_samples: int) -> Probe:

@@ -19,9 +19,11 @@ from .._support.nested import tensors_in
 from .._support.processes import Processes
 from .._support.resume import check_free
 from .._support.text import plain
-from ..errors import DataError
+from ..errors import DataError, DegenerateError, NonFiniteError
 from ..functional import low_rank_estimate, low_rank_measure, tangent_kernel, tangent_kernel_change
-from ..measurement.measure import collect, measure, one_pass_of
+from ..measurement.kept import KeptStart
+from ..measurement.laziness import laziness_of, of_start
+from ..measurement.measure import collected, measure, one_pass_of
 from ..measurement.probe import Probe, probe_set
 from ..model.batches import IGNORED_LABEL, Forward
 from ..model.copying import copied_model
@@ -49,9 +51,11 @@ class Monitor:
             the training batches themselves, the last ones that ``step(batch=…)`` received.
         every: when to measure: a number of steps, or a schedule of :mod:`lazyrich.schedules` (any function of a ``Moment``).
             By default at log-spaced steps, within 1.5 % of the time; on several processes at all log-spaced steps.
-        preset: what to measure, by cost. "light": D_LR with its error, the rank and the other references. "standard" adds the
+        preset: what to measure, by cost. "light": D_LR with its error, the rank, the other references and λ. "standard" adds the
             curves, neural collapse and the comparison measures. "full" adds every layer, S_init and the change of the tangent
-            kernel; the last two need the start of training, so a resumed series does not have them.
+            kernel; the last two need the network of the start, so a resumed series does not have them. For λ the features of the
+            start on the probe set are kept, at most 1 GiB of them, and saved in ``out`` for a resumed series. Without a probe set
+            there is no λ.
         out: folder for the series; by default nothing is written.
         resume: continue the series in ``out``. Evaluations after the step at which training resumes are dropped.
         step: number of steps done before. If it is known, evaluations in ``out`` after it are dropped at once.
@@ -124,6 +128,7 @@ class Monitor:
             self._moment = replace(self._moment, previous=Moment(self.evaluations[-1].step))
         from_start = preset == "full" and not self.evaluations  # the start of a resumed series is not known
         self._note: str | None = None
+        self._kept = None if self._probe is None else self._kept_start(self._probe)
         self._start = self._copied(model) if from_start else None
         first = self._probe.batches[0] if from_start and self._probe is not None else None
         inputs = first[0] if isinstance(first, (tuple, list)) else first
@@ -204,12 +209,39 @@ class Monitor:
             one_pass = one_pass_of(unwrapped(self.model), data, device, self._processes, **self._reading)
             return probe_set(one_pass, self._num_samples)
 
+    def _kept_start(self, probe: Probe) -> KeptStart | None:
+        """The features of the start on the probe set, which are saved, or read where a series is resumed; or a note."""
+        rank, size = self._processes.rank, self._processes.size
+        name = "start-features" if size == 1 else f"start-features-{rank}-of-{size}"
+        path = None if self._folder is None else self._folder.path / f"{name}.npz"
+        kept, reason = None, ""
+        try:
+            if path is not None and self.evaluations:
+                kept = KeptStart.load(path)
+                if kept.probe != probe.digest():
+                    kept, reason = None, "the probe set is another than at the start"
+            elif not self.evaluations:
+                with self._processes.all_or_none(), undisturbed(self.model, probe.batches, None) as device:
+                    one_pass = one_pass_of(unwrapped(self.model), probe.batches, device, self._processes, **self._reading)
+                    kept = KeptStart.of(replace(one_pass, num_samples=self._limit), probe)
+                if path is not None:
+                    kept.save(path)
+        except FileNotFoundError:
+            reason = f"{path} does not exist"
+        except Exception as error:  # an optional part never ends the measurement
+            kept, reason = None, str(error)
+        reasons = [theirs for theirs in self._processes.gather(None if kept is not None else reason) if theirs is not None]
+        if reasons:
+            self._note = f"the laziness ratio is left out: {plain(reasons[0])}"
+        return None if reasons else kept
+
     def _copied(self, model: nn.Module) -> nn.Module | None:
         """The network at the start; None, with a note, if it cannot be copied."""
         try:
             return copied_model(unwrapped(model))
         except Exception as error:  # an optional part never ends the measurement
-            self._note = f"S_init is left out, because the model cannot be copied: {type(error).__name__}: {error}"
+            reason = f"S_init is left out, because the model cannot be copied: {type(error).__name__}: {error}"
+            self._note = reason if self._note is None else f"{self._note}; {reason}"
             return None
 
     def _due(self) -> bool:
@@ -252,26 +284,44 @@ class Monitor:
             alarm(evaluation, before)
         return evaluation
 
+    @property
+    def _limit(self) -> int | None:
+        return self._num_samples if self._probe is None else self._probe.limit
+
     def _measured(self) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         data = list(self._recent) if self._probe is None else self._probe.batches
         if not data:
             raise DataError("nothing to measure: no step was taken with a batch")
-        limit = self._num_samples if self._probe is None else self._probe.limit
+        try:
+            return self._measured_with(data, self._kept if self._start is None else self._start)
+        except (DegenerateError, NonFiniteError):
+            raise
+        except DataError as error:
+            if self._kept is None or self._start is not None:
+                raise
+            measured = self._measured_with(data, None)  # if the cause is another, this raises the same
+            self._kept, self._note = None, f"the laziness ratio is left out: {error}"
+            return measured
+
+    def _measured_with(
+        self, data: list[Any], start: nn.Module | KeptStart | None
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         if self.preset == "light":
-            return self._light(data, limit), {}
+            return self._light(data, start if isinstance(start, KeptStart) else None), {}
         layers = "all" if self.preset == "full" else None
         r = measure(
-            self.model, data, num_samples=limit, layers=layers, start=self._start, extra=tuple(self._extra), **self._reading
+            self.model, data, num_samples=self._limit, layers=layers, start=start, extra=tuple(self._extra), **self._reading
         )
         return r.numbers() | (self._tangent_kernel_change() if self.preset == "full" else {}), r.curves()
 
-    def _light(self, data: Any, limit: int | None) -> dict[str, float]:
-        gram = collect(self.model, data, num_samples=limit, distributed=True, **self._reading)
-        estimate = low_rank_estimate(gram)
+    def _light(self, data: list[Any], start: KeptStart | None) -> dict[str, float]:
+        gram, beginning = collected(self.model, data, start, num_samples=self._limit, **self._reading)
+        estimate, balanced = low_rank_estimate(gram), float(low_rank_measure(gram, reference="balanced"))
+        laziness = laziness_of(estimate.value, balanced, None if beginning is None else of_start(beginning))
         values = {
             "low_rank": estimate.value, "low_rank_corrected": estimate.corrected, "low_rank_stderr": estimate.stderr,
             "isotropic": estimate.isotropic, "output_rank": estimate.rank,
-            "balanced": low_rank_measure(gram, reference="balanced"),
+            "balanced": balanced, **laziness.numbers(),
             "output_alignment": low_rank_measure(gram, reference="outputs"),
             **{f"low_rank_at_{rtol:g}": value for rtol, value in estimate.band.items()},
             **{name: function(gram) for name, function in self._extra.items()},

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from .._support.files import write_text
-from .._support.nested import tensors_in
 from .._support.processes import Processes
 from .._support.progress import progress_bar
 from .._support.resume import check_free, check_same
@@ -23,7 +21,7 @@ from .._support.stored import read_object
 from ..errors import DataError
 from ..measurement.measure import measure, one_pass_of
 from ..measurement.probe import probe_set
-from ..model.batches import IGNORED_LABEL, Forward, raw_bytes
+from ..model.batches import IGNORED_LABEL, Forward
 from ..model.checkpoints import load_checkpoint, weight_files
 from ..model.copying import copied_model
 from ..model.layers import Pooling
@@ -75,8 +73,9 @@ def trace(
         out: folder for the series; by default nothing is written.
         resume: continue the series in ``out``: checkpoints that were measured are not measured again.
         steps: one for each checkpoint, in the order of the names, if the names do not contain it.
-        start: the checkpoint of the start of training, for S_init and the distance of the parameters. By default the one of
-            step 0; without it these measures are left out, because a later checkpoint is not the start.
+        start: the checkpoint of the start of training, for λ, S_init and the distance of the parameters. By default the one of
+            step 0, or else the first checkpoint, which a note says. Where a resumed series begins with another
+            checkpoint than the given ones, these measures are left out, because the start is not known.
         key: the entry of a checkpoint that holds the state dict, if it is under an unusual name; dots lead to inner entries.
         strict: whether entries of a checkpoint that the model does not have are an error; else a note counts them.
         head, rows, forward, targets, ignore_index, layout, layers, pooling, extra, class_balanced, nc4, device: as for
@@ -123,11 +122,15 @@ def trace(
     options: dict[str, Any] = {"layers": layers, "pooling": pooling, "class_balanced": class_balanced, "nc4": nc4}
     options |= {"extra": list(extra)} if extra else {}
     described = {name: getattr(value, "__name__", value) for name, value in reading.items()}
-    about = {"model": _model_digest(model), "data": _data_digest(probe.batches), **options, **described}
+    about = {"model": _model_digest(model), "data": probe.digest(), **options, **described}
     about |= {"start": None if first is None else _file_digest(first), "samples": probe.samples}
     folder = None if out is None else SeriesFolder(Path(out))
     evaluations = [] if folder is None else _resumed(folder, about, paths, resume)
     network, beginning = copied_model(unwrapped(model)), None
+    earliest = min(paths)
+    begun = evaluations[0].step if evaluations else earliest
+    instead = first is None and begun == earliest  # the first checkpoint stands for the start
+    first = paths[earliest] if instead else first
     if first is not None:
         beginning = copied_model(network)
         load_checkpoint(beginning, first, key=key, strict=strict)
@@ -139,20 +142,28 @@ def trace(
         )  # fmt: skip
         return r.numbers(), r.curves()
 
-    done = {e.step for e in evaluations}
+    done, said = {e.step for e in evaluations}, _about_start(first, begun) if instead or first is None else None
     with progress_bar(progress, total=len(paths), text="tracing", unit=" checkpoints") as bar:
         for step, path in paths.items():
             if step not in done:
                 bar.text(path.name)
                 notes = load_checkpoint(network, path, key=key, strict=strict)
                 evaluation = evaluate(step, measured)
-                note = "; ".join(filter(None, [evaluation.note, *notes])) or None
+                note = "; ".join(filter(None, [evaluation.note, *notes, said])) or None
+                said = None
                 evaluations.append(replace(evaluation, note=note))
                 if folder is not None:
                     folder.add(evaluations[-1])
                 bar.note(f"D_LR {evaluations[-1].values.get('low_rank', float('nan')):.3f}")
             bar.update()
     return Series(sorted(evaluations, key=lambda e: e.step)) if folder is None else folder.read()
+
+
+def _about_start(first: Path | None, begun: int) -> str:
+    """What a reader of the series must know of its start, where neither ``start`` nor a checkpoint of step 0 is there."""
+    if first is None:
+        return f"no measures of the start, because the series begins with another checkpoint, of step {begun:,}; pass start="
+    return f"the first checkpoint, {first.name}, is taken as the start of training; pass start= where another one is"
 
 
 def _resumed(folder: SeriesFolder, about: Mapping[str, Any], paths: Mapping[int, Path], resume: bool) -> list[Evaluation]:
@@ -181,15 +192,6 @@ def _model_digest(model: nn.Module) -> str:
     """Digest of the architecture, without the weights."""
     shapes = [(name, tuple(value.shape)) for name, value in model.state_dict().items() if isinstance(value, Tensor)]
     return f"{type(unwrapped(model)).__name__} {_digest(repr(model).encode(), repr(shapes).encode())}"
-
-
-def _data_digest(probe: list[Any]) -> str:
-    parts = []
-    for batch in probe:
-        for x in tensors_in(batch):
-            x = x if x.layout == torch.strided else x.to_dense()
-            parts += [f"{x.dtype}{tuple(x.shape)}".encode(), raw_bytes(x)]
-    return _digest(*parts)
 
 
 def _file_digest(path: Path) -> str:
