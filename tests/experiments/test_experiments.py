@@ -21,11 +21,13 @@ from torch import nn
 
 from lazyrich import DataError
 from lazyrich.cli.main import main
-from lazyrich.experiments import EXPERIMENTS, Claim, Digits, Loss, Mlp, Optimizer, Setup, provenance
+from lazyrich.experiments import EXPERIMENTS, Claim, Digits, Loss, Mlp, Optimizer, Results, Setup, provenance
 from lazyrich.experiments.ingredients.seeds import derived, seed_numbers
-from lazyrich.experiments.run_folder import RunFolder
+from lazyrich.experiments.run_folder import Run, RunFolder
 from lazyrich.experiments.setup import log_spaced_steps, regular_steps
+from lazyrich.experiments.table import table_text
 from lazyrich.experiments.training import batch_rows
+from lazyrich.results.series import Evaluation, Series
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
@@ -188,7 +190,23 @@ class TestRun:
         values = rows(whole[0])
         for seed in "01":
             assert values["last", seed, "80", "s_init"] == pytest.approx(1, abs=1e-6)
+            assert values["last", seed, "80", "laziness"] == pytest.approx(1, abs=1e-12)
             assert values["full", seed, "120", "s_init"] < 0.99
+            assert 0 < values["full", seed, "120", "laziness"] < 0.9
+        heading, _, *lines = whole[1].splitlines()[2:6]
+        column = heading.index(" λ ") + 1
+        assert {line[:4]: line[column:].split()[0] for line in lines}["last"] == "1.000"
+
+    def test_a_measure_that_no_run_has_gets_no_column(self, tmp_path):
+        """Runs that were recorded before a measure was added."""
+        evaluations = [Evaluation(1, {"low_rank": 0.2, "test_accuracy": 0.9} | more) for more in ({}, {"laziness": 0.5})]
+        before, after = (Run(Series([evaluation]), tmp_path, 0.0) for evaluation in evaluations)
+        columns = []
+        for full in (before, after):
+            text = table_text(SMALL, "quick", Results({"full": [full], "last": [before]}, (0,)))
+            columns.append(text.splitlines()[2].split())
+        assert "λ" not in columns[0]
+        assert [name for name in columns[1] if name not in columns[0]] == ["λ"]
 
     def test_the_measures_are_those_of_the_network(self, whole):
         """Trained again by hand in plain PyTorch, and measured."""

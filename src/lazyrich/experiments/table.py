@@ -50,7 +50,7 @@ def _rows(experiment: Experiment, results: Results, with_published: bool) -> lis
     rows = experiment.table_rows(results)
     columns = [
         measure
-        for measure in (*COLUMNS, *experiment.columns)
+        for measure in dict.fromkeys((*COLUMNS, *experiment.columns))
         if not all(np.isnan(results.values(row, measure)).all() for row in rows.values())  # runs of before lack newer measures
     ]
     published = {measure for row in rows.values() for measure in row.published if with_published}
