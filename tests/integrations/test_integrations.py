@@ -80,7 +80,7 @@ class TestLightning:
     def test_errors(self):
         from lazyrich.integrations.lightning import RichnessCallback
 
-        with pytest.raises(TypeError, match="no option evry; it takes data, prefix and every, preset, out"):
+        with pytest.raises(TypeError, match="no option evry; it takes data, prefix, measures and every, preset, out"):
             RichnessCallback(evry=3)
         with pytest.raises(RuntimeError, match="training has not started"):
             RichnessCallback().running  # noqa: B018

@@ -23,6 +23,8 @@ class RichnessCallback(Monitored, Callback):
     Args:
         data: the probe set, as for :class:`lazyrich.Monitor`; None: the training batches themselves.
         prefix: what precedes the names in the log, ``"richness/"``; two callbacks need different ones.
+        measures: names of the numbers to log, or "all"; by default the eight of :meth:`lazyrich.Richness.logged` and those that
+            ``extra`` names. The series holds all numbers.
         **options: as for :class:`lazyrich.Monitor`: ``every``, ``preset``, ``out``, ``num_samples``, ``head``, ``rows``,
             ``forward``, ``targets``, ``ignore_index``, ``layout``, ``alarms``.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 from torch import nn
 
+from ..results.catalogue import LOGGED
 from ..training.monitor import Monitor
 
 PREFIX = "richness/"
@@ -22,19 +23,22 @@ class Monitored:
 
     Args:
         prefix: what precedes the names in the log; two callbacks need different ones.
+        measures: names of the numbers to log, or "all"; by default the eight of :meth:`lazyrich.Richness.logged` and those that
+            ``extra`` names. The series holds all numbers.
         **options: as for :class:`lazyrich.Monitor`.
 
     Attributes:
         monitor: the monitor of the last training, None before the first.
     """
 
-    def __init__(self, *, prefix: str = PREFIX, **options: Any) -> None:
+    def __init__(self, *, prefix: str = PREFIX, measures: Sequence[str] | Literal["all"] | None = None, **options: Any) -> None:
         unknown = sorted(set(options) - set(OPTIONS))
         if unknown:
             raise TypeError(
-                f"RichnessCallback has no option {', '.join(unknown)}; it takes data, prefix and {', '.join(OPTIONS)}"
+                f"RichnessCallback has no option {', '.join(unknown)}; it takes data, prefix, measures and {', '.join(OPTIONS)}"
             )
         self._options, self._prefix = options, prefix
+        self._measures = (*LOGGED, *options.get("extra", ())) if measures is None else measures
         self._logged = 0
         self.monitor: Monitor | None = None
 
@@ -55,7 +59,8 @@ class Monitored:
         """Step and numbers of each new evaluation, under the names that loggers show."""
         for evaluation in self.running.evaluations[self._logged :]:
             self._logged += 1
+            chosen = [name for name in evaluation.values if self._measures == "all" or name in self._measures]
             yield (
                 evaluation.step,
-                {self._prefix + name: value for name, value in evaluation.values.items() if name not in _NOT_LOGGED},
+                {self._prefix + name: evaluation.values[name] for name in chosen if name not in _NOT_LOGGED},
             )

@@ -30,6 +30,8 @@ class RichnessCallback(Monitored, TrainerCallback):
         data: the probe set: a dataset of samples, which are collated as the trainer does it, or a DataLoader of batches. By
             default the trainer's evaluation set, or else its training set.
         prefix: what precedes the names in the log, ``"richness/"``; two callbacks need different ones.
+        measures: names of the numbers to log, or "all"; by default the eight of :meth:`lazyrich.Richness.logged` and those that
+            ``extra`` names. The series holds all numbers.
         **options: as for :class:`lazyrich.Monitor`: ``every``, ``preset``, ``out``, ``num_samples``, ``head``, ``rows``,
             ``forward``, ``targets``, ``ignore_index``, ``layout``, ``alarms``.
 
