@@ -70,6 +70,13 @@ def test_the_loss_where_no_accuracy_is_known():
     assert series.plot().subfigs[0].axes[2].lines[0].get_xydata().tolist() == [[1, 2], [2, 1]]
 
 
+def test_the_laziness_ratio_has_a_panel_where_it_is_known():
+    series = Series([evaluation(0, 0.8, laziness=1.0), evaluation(1, 0.7), evaluation(2, 0.6, laziness=0.5)])
+    panel = series.plot().subfigs[0].axes[1]
+    assert panel.lines[0].get_xydata().tolist() == [[0, 1], [2, 0.5]]
+    assert panel.get_ylim()[0] == 0
+
+
 def test_nothing_to_draw():
     with pytest.raises(DataError, match="no D_LR to draw: features are constant"):
         Series([Evaluation(0, {}, note="features are constant")]).plot()

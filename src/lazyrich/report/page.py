@@ -23,7 +23,7 @@ from .runs import Run, Seed
 
 FEW = 4  # runs up to this are columns of the table, more are rows
 SCRIPTS = ("data.js", "plots.js", "controls.js")
-TILES = ("low_rank", "low_rank_corrected", "isotropic", "output_rank", "train_accuracy", "test_accuracy")
+TILES = ("low_rank", "low_rank_corrected", "isotropic", "laziness", "output_rank", "train_accuracy", "test_accuracy")
 
 
 def page(found: Found, generated: str | None = None) -> str:

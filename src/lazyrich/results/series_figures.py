@@ -30,11 +30,11 @@ def plot_series(
     *,
     moments: int = 6,
 ) -> Figure:
-    """Draw one figure: D_LR with its error, the rank and the accuracy over steps; below, the three curves at several steps.
+    """Draw one figure: D_LR with its error, λ, the rank and the accuracy over steps; below, the three curves at several steps.
 
-    D_LR is the corrected value within 1.96 standard errors where they are known, and the plug-in value as a dashed line. The loss
-    is drawn where no accuracy is known. A measure that ``extra`` asked for has its own panel. Curves are drawn where they were
-    stored, from dark (early) to bright (late).
+    D_LR is the corrected value within 1.96 standard errors where they are known, and the plug-in value as a dashed line. λ is
+    drawn where it is known, and the loss where no accuracy is known. A measure that ``extra`` asked for has its own panel. Curves
+    are drawn where they were stored, from dark (early) to bright (late).
 
     Args:
         steps: (evaluations,) steps at which the network was measured.
@@ -54,7 +54,8 @@ def plot_series(
     known = [index for index in np.flatnonzero(~np.isnan(values["low_rank"])).tolist() if curves(index)]
     training = next((found for names in TRAINING if (found := [name for name in names if name in values])), [])
     added = [[name] for name in ordered(values) if entry(name).compute is not None]
-    panels = [names for names in (["output_rank"], training, *added) if names]
+    laziness = [name for name in ["laziness"] if name in values]
+    panels = [names for names in (laziness, ["output_rank"], training, *added) if names]
     figure = new_figure(max(11, 3.6 * (1 + len(panels))), 6.2 if known else 3.2)
     parts: Any = figure.subfigures(2, 1) if known else [figure]
     first, *others = parts[0].subplots(1, 1 + len(panels))
@@ -104,5 +105,5 @@ def _lines(axis: Any, steps: np.ndarray, values: Mapping[str, np.ndarray], names
     elif "," in entry(names[0]).format:
         axis.set_ylim(0, 1.1 * max(1.0, np.nanmax(values[names[0]])))
         axis.yaxis.get_major_locator().set_params(integer=True)
-    elif names == ["loss"]:
+    elif names in (["loss"], ["laziness"]):
         axis.set_ylim(0, None)
