@@ -121,3 +121,45 @@ def test_what_a_gram_keeps_is_forgotten_with_more_rows(name):
     RANKS[name](gram)
     gram.update(x[60:])
     assert RANKS[name](gram) == pytest.approx(RANKS[name](x), rel=1e-9)
+
+
+def _rotated(p, alpha, n=1500):
+    """Features of unlike strength i^-α, each spread over all columns."""
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(n, p, generator=g) * torch.arange(1, p + 1) ** -alpha @ torch.linalg.qr(torch.randn(p, p, generator=g)).Q
+
+
+def _low_rank(r, p, offset=0.0):
+    g = torch.Generator().manual_seed(r)
+    return torch.randn(1500, r, generator=g) @ torch.randn(r, p, generator=g) + offset * torch.randn(p, generator=g)
+
+
+@pytest.mark.parametrize(
+    ("x", "tolerance"),
+    [
+        *[(_low_rank(r, p, offset), 2e-4) for r in (2, 3) for p in (64, 512) for offset in (0.0, 3.0)],
+        (_low_rank(10, 300), 2e-4),
+        (torch.relu(_low_rank(30, 200)), 1e-4),
+        (_rotated(200, 0.5), 1e-6),
+        (_rotated(200, 1.0), 1e-5),
+    ],
+)
+def test_rankme_of_single_precision_is_that_of_the_singular_values(x, tolerance):
+    """From tensors and from a pass: the products' rounding is no direction."""
+    gram = Gram()
+    for rows in x.split(400):
+        gram.update(rows)
+    expected = reference.ranks(x.double().numpy())["rankme"]
+    assert rankme(gram) == pytest.approx(expected, rel=tolerance)
+    assert rankme(x) == pytest.approx(expected, rel=tolerance)
+
+
+def test_rankme_does_not_count_the_rounding_of_half_precision():
+    """Rank 3 in bfloat16: the rank of the features before they were rounded, to 1 %, and not that of their rounding."""
+    x = _low_rank(3, 300)
+    expected = reference.ranks(x.double().numpy())["rankme"]
+    assert reference.ranks(x.bfloat16().double().numpy())["rankme"] > 1.1 * expected
+    gram = Gram()
+    gram.update(x.bfloat16())
+    assert rankme(gram) == pytest.approx(expected, rel=0.01)
+    assert rankme(x.bfloat16()) == pytest.approx(expected, rel=0.01)

@@ -3,6 +3,7 @@ import pytest
 import reference
 import torch
 
+import lazyrich
 from lazyrich import DataError, Gram
 from lazyrich.functional import alpha_req, spectral_exponent
 from lazyrich.functional.spectral_exponent import PowerLaw
@@ -65,21 +66,52 @@ def test_which_ranks_are_fitted(rank, first, last):
 
 
 def test_ranks_under_the_rounding_of_the_products_are_none():
-    """Single precision, one direction 10⁴ times as strong as all others."""
+    """Single precision, one direction 10⁴ times as strong as all others, which every feature shares."""
     x = power_law(300, 20, 1.0)
     x[:, 0] *= 1e4
+    axes = Gram()
+    axes.update(x.float())
+    assert alpha_req(axes).last == 10  # products of weak features are not rounded by those of a strong one
+    x = x @ torch.linalg.qr(torch.randn(20, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).Q
     single, double = Gram(), Gram()
     single.update(x.float())
     double.update(x)
     with pytest.raises(DataError, match=r"got 1 \(1 to 1\)"):
         alpha_req(single)
+    with pytest.raises(DataError, match=r"got 1 \(1 to 1\)"):
+        alpha_req(x.float())  # tensors too
     assert alpha_req(double).last == 10
 
 
+@pytest.mark.parametrize("alpha", [1.0, 3.0, 5.0])
+@pytest.mark.parametrize("rotated", [False, True])
+def test_tensors_and_a_pass_use_the_same_ranks(alpha, rotated):
+    """Float32 features with an exact law: the exponent is that of the law, over the same ranks to a few."""
+    x = power_law(1500, 200, alpha)
+    if rotated:
+        x = x @ torch.linalg.qr(torch.randn(200, 200, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).Q
+    x, gram = x.float(), Gram()
+    for rows in x.split(333):
+        gram.update(rows)
+    tensors, streamed = alpha_req(x), alpha_req(gram)
+    assert tensors.alpha == pytest.approx(alpha, abs=0.01)
+    assert streamed.alpha == pytest.approx(alpha, abs=0.01)
+    assert (tensors.first, streamed.last) == (streamed.first, pytest.approx(tensors.last, abs=3))
+    assert tensors.last == 100 or (rotated and alpha == 5)
+
+
+def test_measure_keeps_range_and_quality():
+    torch.manual_seed(0)
+    model, x = torch.nn.Sequential(torch.nn.Linear(30, 80), torch.nn.ReLU(), torch.nn.Linear(80, 3)), torch.randn(400, 30)
+    r, law = lazyrich.measure(model, x), alpha_req(model[:2](x))
+    c = r.comparison
+    assert (c.alpha_req_first, c.alpha_req_last) == (law.first, law.last)
+    assert (c.alpha_req, c.alpha_req_r_squared) == pytest.approx((law.alpha, law.r_squared), abs=1e-5)
+    assert f"{law.alpha:.4g} (ranks {law.first} to {law.last}, R² {law.r_squared:.3f})" in str(r)
+
+
 def test_a_flat_spectrum_is_an_exact_power_law():
-    gram = Gram()
-    gram.update(power_law(30, 20, 0.0))
-    law = spectral_exponent.power_law(torch.ones(20, dtype=torch.float64), gram)
+    law = spectral_exponent.power_law(torch.ones(20, dtype=torch.float64))
     assert (law.alpha, law.r_squared) == (0, 1)
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import reference
 import torch
 from cases import CASES
 
-from lazyrich import DataError, DegenerateError, FeatureSpectrum, Gram
+from lazyrich import ConvergenceWarning, DataError, DegenerateError, FeatureSpectrum, Gram, measure
 from lazyrich.functional import feature_spectrum, held_out_quality, low_rank_measure
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
@@ -100,6 +101,43 @@ class TestRank:
             assert (np.diff(curve) >= 0).all()
 
 
+class TestEqualStrength:
+    """Eigenvalues 4, 3, eight times 2, then 1 … 0.5; the outputs are the two directions 3 and 4 of the eight."""
+
+    @staticmethod
+    def features(p, dtype):
+        basis = torch.linalg.qr(normal(600, p + 1))[0] * 600**0.5
+        values = torch.cat([torch.tensor([4.0, 3.0]), torch.full((8,), 2.0), torch.linspace(1, 0.5, p - 10)]).double()
+        rotation = torch.linalg.qr(normal(p, p, seed=3)).Q
+        return (basis[:, :p] * values.sqrt() @ rotation).to(dtype), basis[:, 2:4]
+
+    @pytest.mark.parametrize("p", [20, 120])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_blocks_are_flagged_and_curves_exact_at_their_ends(self, p, dtype):
+        spectrum = feature_spectrum(*self.features(p, dtype))
+        assert spectrum.blocks == [(3, 10)]
+        assert np.flatnonzero(~spectrum.block_ends).tolist() == list(range(2, 9))
+        assert spectrum.cumulative_utilization[[1, 9]] == pytest.approx([0, 1], abs=1e-5)
+        assert FeatureSpectrum.from_dict(spectrum.to_dict()).blocks == [(3, 10)]
+
+    @pytest.mark.parametrize("p", [20, 120])
+    @pytest.mark.parametrize(("leading", "inside"), [(2, False), (5, True), (10, False), (11, False)])
+    def test_a_leading_part_that_ends_inside_a_block(self, p, leading, inside):
+        """Five of them have a residual of 10⁻¹⁵ whichever they are, which says nothing about the curves."""
+        match = "ends inside a block of features of equal strength, from feature 3 on: which 3 of them .* leading=2"
+        with pytest.warns(ConvergenceWarning, match=match) if inside else nullcontext():
+            spectrum = feature_spectrum(*self.features(p, torch.float64), leading=leading)
+        assert spectrum.block_ends[-1] == (not inside)
+
+    def test_the_note_of_a_measurement(self):
+        x, y = self.features(20, torch.float32)
+        model = torch.nn.Linear(20, 2, bias=False)
+        model.weight.data = (torch.linalg.lstsq(x.double(), y).solution.T).float()
+        assert any("features 3 to 10 are equally strong" in note for note in measure(model, x).notes)
+        torch.manual_seed(0)
+        assert not any("equally strong" in note for note in measure(torch.nn.Linear(20, 2), torch.randn(300, 20)).notes)
+
+
 class TestHeldOut:
     train, test = normal(400, 20) * torch.linspace(2, 0.1, 20) + 0.5, normal(300, 20, seed=5) * torch.linspace(2, 0.1, 20) + 0.5
     targets = (test[:, :3] ** 2 + test[:, 4:7]).float().double()
@@ -120,6 +158,16 @@ class TestHeldOut:
         assert quality[-1] == pytest.approx(1, abs=1e-9)  # 12 functions fit anything on 12 points
         expected = reference.held_out_quality(self.train.numpy(), self.test[:12].numpy(), self.targets[:12].numpy())
         np.testing.assert_allclose(quality[:12], expected[:12], atol=1e-9)
+
+    @pytest.mark.parametrize("samples", [30, 60, 148, 231])
+    def test_rounding_never_brings_it_above_one(self, samples):
+        """Single precision; the targets are linear in the features, which span all of them."""
+        for seed in range(5):
+            x = normal(400 + samples, 94, seed=seed) * torch.arange(1, 95) ** -0.5
+            x = (x @ torch.linalg.qr(normal(94, 94, seed=9)).Q).float()
+            quality = held_out_quality(feature_spectrum(x[:400]), x[400:], x[400:].double() @ normal(94, 3, seed=8))
+            assert quality[-1] == pytest.approx(1, abs=1e-4)
+            assert quality.max() <= 1
 
     def test_weights_and_the_mean_of_the_training_data(self):
         """Centred eigenfunctions are measured from where the training data lay, wherever the other data lie."""

@@ -3,6 +3,7 @@ import io
 import math
 import pickle
 import re
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import lazyrich
 from lazyrich import DataError, Gram, NonFiniteError
-from lazyrich.functional import feature_spectrum, low_rank_estimate, low_rank_measure
+from lazyrich.functional import feature_spectrum, low_rank_estimate, low_rank_measure, rankme
 
 N, P, C, T = 2500, 24, 4, 3
 
@@ -116,6 +117,13 @@ class TestStreaming:
         gram = filled(*data(), [N])
         assert_same(readings(Gram().merge(gram)), whole, rtol=0)
         assert_same(readings(gram.merge(Gram())), whole, rtol=0)
+
+    def test_merge_with_itself_is_refused(self):
+        gram = filled(*data(), [N])
+        with pytest.raises(DataError, match="cannot be merged into itself"):
+            gram.merge(gram)
+        assert gram.count == N
+        assert gram.merge(copy.deepcopy(gram)).count == 2 * N
 
     def test_merge_then_continue_then_merge_reads_anew(self):
         """Peers' mistake 9: a value read before a merge must not come back after it."""
@@ -439,6 +447,33 @@ class TestPrecision:
     def test_noncontiguous_input(self):
         x, f, _ = data()
         assert low_rank_measure(x.T.contiguous().T, f[:, ::2]) == low_rank_measure(x, f[:, ::2].contiguous())
+
+
+class TestSizes:
+    """Powers of weights and features that float64 cannot hold are an error by name; everything up to there is the same number."""
+
+    @pytest.mark.parametrize("size", [1e-100, 1e-30, 1e30, 1e99])
+    def test_weights_of_any_size_below(self, size):
+        x, f, _ = data()
+        weights = torch.rand(N, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        plain, scaled = (low_rank_estimate(x, f, weights=w) for w in (weights, weights * size))
+        assert (scaled.value, scaled.corrected, scaled.stderr) == pytest.approx(
+            (plain.value, plain.corrected, plain.stderr), rel=1e-9
+        )
+
+    @pytest.mark.parametrize(("size", "what"), [(1e-200, "weights sum to .* underflow"), (1e160, "weights reach .* overflow")])
+    def test_weights_beyond(self, size, what):
+        x, f, _ = data()
+        with pytest.raises(DataError, match=what):
+            low_rank_measure(x, f, weights=torch.full((N,), size, dtype=torch.float64))
+
+    @pytest.mark.parametrize("size", [1e-90, 1e-170, 1e-300])
+    def test_features_beyond(self, size):
+        x, f, _ = data(offset=0.0)
+        with pytest.raises(DataError, match=r"features (vary by|are of the size) .* underflow; multiply them"):
+            low_rank_measure(x * size, f)
+        with pytest.raises(DataError, match="underflow") if size < 1e-150 else nullcontext():
+            assert rankme(x * size) == pytest.approx(rankme(x), rel=1e-9)
 
 
 class TestRetained:

@@ -195,6 +195,8 @@ class TestFiles:
             (lambda v: v.update(neural_collapse={"nc9": 1}), "not a whole lazyrich result"),
             (lambda v: v.update(low_rank_band=[1]), "not a whole lazyrich result"),
             (lambda v: v.update(low_rank="high"), "low_rank"),
+            (lambda v: v.update(balanced=float("nan")), "is not JSON: NaN is not a finite number"),
+            (lambda v: v["spectrum"]["eigenvalues"].append(float("inf")), "Infinity is not a finite number"),
         ],
     )
     def test_files_that_are_not_whole(self, result, tmp_path, change, match):

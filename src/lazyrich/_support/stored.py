@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -12,15 +13,36 @@ from ..errors import DataError
 Stored = TypeVar("Stored")
 
 
+def parsed(text: str) -> Any:
+    """The content of a JSON text. Python would also read ``NaN``, ``Infinity`` and numbers that overflow; none is a result.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON, or a number is not finite.
+
+    >>> parsed('{"low_rank": NaN}')
+    Traceback (most recent call last):
+    ...
+    ValueError: NaN is not a finite number
+    """
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        DataError: it is not JSON; the message names the file.
+        DataError: it is not JSON, or a number is not finite; the message names the file.
         FileNotFoundError: it does not exist.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # bytes, syntax, numbers with too many digits; too many nested brackets
         raise DataError(f"{path} is not JSON: {error}") from error
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ..errors import DegenerateError
 from ..gram import Gram
-from .eigen import eigenvalues
-from .inputs import AnyArray, as_gram, as_tensor
-from .span import varies
+from .eigen import above_rounding, eigenvalues
+from .inputs import AnyArray, as_gram
+from .span import must_not_underflow, varies
 
 RANKME_EPS = 1e-7  # ε of the RankMe paper
 
@@ -82,8 +82,8 @@ def stable_rank(features: AnyArray | Gram, *, weights: AnyArray | None = None) -
         >>> round(stable_rank(torch.tensor([[3.0, 0.0], [0.0, 1.0]])), 3)
         1.111
     """
-    values = eigenvalues(as_gram(in_double(features), weights=weights), centered=False)
-    _not_zero(values)
+    gram = as_gram(features, weights=weights, double=True)
+    values = _not_zero(gram)
     return float(values.sum() / values[0])
 
 
@@ -91,8 +91,9 @@ def rankme(features: AnyArray | Gram, *, weights: AnyArray | None = None) -> flo
     """RankMe: entropy rank exp(-Σ p_k log p_k) of the raw singular values, p_k = σ_k/‖σ‖₁ + 1e-7.
 
     As in the paper, the features are not centred, and p_k are shares of singular values, not of eigenvalues. The sum has
-    min(n, p) terms. Arguments, result and errors are those of :func:`effective_rank`, except that constant features other than
-    zero have rank 1.
+    min(n, p) terms. A singular value that rounding of the activations, or of products in float32, may have made counts as zero,
+    so that tensors and a pass over the data give the same number. Arguments, result and errors are those of
+    :func:`effective_rank`, except that constant features other than zero have rank 1.
 
     Reference:
         Garrido, Balestriero, Najman & LeCun, ICML 2023, arXiv 2210.02885, equation 3.
@@ -104,23 +105,11 @@ def rankme(features: AnyArray | Gram, *, weights: AnyArray | None = None) -> flo
         >>> round(rankme(torch.tensor([[3.0, 0.0], [0.0, 1.0]])), 3)
         1.755
     """
-    gram = as_gram(in_double(features), weights=weights)
-    values = eigenvalues(gram, centered=False)[: gram.count]
-    _not_zero(values)
-    # The products are taken about the mean, so their rounding depends on the covariance and not on a common offset.
-    products = gram.product_eps * float(torch.linalg.matrix_norm(gram.block("features", "features", centered=True)))
-    cut = max(1e-3 * products, torch.finfo(torch.float64).eps * float(values[0]))
-    singular = torch.where(values > cut, values, 0.0).sqrt()
+    gram = as_gram(features, weights=weights, double=True)
+    _not_zero(gram)
+    singular = above_rounding(gram, centered=False)[: gram.count].sqrt()
     share = singular / singular.sum() + RANKME_EPS
     return float(torch.special.entr(share).sum().exp())
-
-
-def in_double(features: AnyArray | Gram) -> Tensor | Gram:
-    """Convert tensors to double precision, because float32 products would round small singular values away."""
-    if isinstance(features, Gram):
-        return features
-    features = as_tensor("features", features)
-    return features.double() if features.is_floating_point() else features
 
 
 def varying(features: AnyArray | Gram, weights: AnyArray | None) -> Gram:
@@ -129,12 +118,15 @@ def varying(features: AnyArray | Gram, weights: AnyArray | None) -> Gram:
     Raises:
         DegenerateError: constant features.
     """
-    gram = as_gram(in_double(features), weights=weights)
+    gram = as_gram(features, weights=weights, double=True)
     if not varies(gram, "features"):
         raise DegenerateError("features are constant over the samples (dead): their covariance has no rank")
     return gram
 
 
-def _not_zero(values: Tensor) -> None:
+def _not_zero(gram: Gram) -> Tensor:
+    must_not_underflow(gram, "features")
+    values = eigenvalues(gram, centered=False)
     if values[0] <= 0:
         raise DegenerateError("features are all zero, so they have no rank")
+    return values

@@ -13,6 +13,7 @@ FULL_SPECTRUM = 4096  # up to this many features are decomposed in full; `benchm
 LEADING = 128  # number of eigenvalues that are computed for more features
 TOLERANCE = 1e-8  # largest residual of the leading part, relative to the largest eigenvalue
 MOST_STEPS = 100
+ROUNDING_FACTOR = 4.0  # products in float32 make eigenvalues of up to 1.1 (features of either sign) or 3.2 (ReLU) eps·√p·vᵀDv
 _SOLVER_FAILED = (AssertionError, torch.linalg.LinAlgError)  # pyright: ignore[reportPrivateImportUsage]
 
 
@@ -25,6 +26,7 @@ class Eigen:
         vectors: (p, k) one eigenvector per column.
         trace: sum of all p eigenvalues, from the diagonal.
         square: sum of the squares of all p eigenvalues, from the entries.
+        next_value: 0-d, the eigenvalue after the last one of ``values``; 0 for a complete decomposition.
         residual: max_k ‖S v_k - λ_k v_k‖/λ₁ of the leading part; None for a complete decomposition.
     """
 
@@ -32,6 +34,7 @@ class Eigen:
     vectors: Tensor
     trace: float
     square: float
+    next_value: Tensor
     residual: float | None = None
 
     @property
@@ -60,6 +63,7 @@ def decomposed(gram: Gram, *, centered: bool, leading: int | None = None) -> Eig
     if count < p:
         return leading_part(matrix, count)
     eigen = whole(matrix)
+    gram.reading(f"roundings {centered}", lambda: _roundings(gram, eigen, centered))
     return replace(eigen, values=gram.reading(f"eigenvalues {centered}", lambda: eigen.values))
 
 
@@ -75,10 +79,56 @@ def eigenvalues(gram: Gram, *, centered: bool) -> Tensor:
     return gram.reading(f"eigenvalues {centered}", compute)
 
 
+def above_rounding(gram: Gram, *, centered: bool) -> Tensor:
+    """(p,) the :func:`eigenvalues`, with zero for each that the rounding of products and activations may have made.
+
+    An entry of the products of features i and j is off by about eps·√(D_i D_j), with D the mean squares about the pilot. So the
+    eigenvalues of v, in a space of p dimensions, are off by up to about eps·√p·vᵀDv. The precision eps is that of a pass's
+    products: float32 where the features are float32 or coarser. Thus tensors and a pass count the same directions.
+    """
+
+    def compute() -> Tensor:
+        eigen = whole(gram.block("features", "features", centered=centered))
+        gram.reading(f"eigenvalues {centered}", lambda: eigen.values)
+        return _roundings(gram, eigen, centered)
+
+    roundings = gram.reading(f"roundings {centered}", compute)
+    values = eigenvalues(gram, centered=centered)
+    return torch.where(values > roundings, values, 0.0)
+
+
+def separated(gram: Gram, eigen: Eigen, *, centered: bool) -> Tensor:
+    """(k,) bool, for each number of leading eigenvectors whether the next eigenvalue is clearly smaller.
+
+    Eigenvectors of eigenvalues that differ by less than their rounding, or than the residual of the solver, are any basis of the
+    space that they span together.
+    """
+    values = torch.cat([eigen.values, eigen.next_value.reshape(1)])
+    if eigen.whole:
+        roundings = gram.reading(f"roundings {centered}", lambda: _roundings(gram, eigen, centered))
+    else:
+        roundings = _roundings(gram, eigen, centered).clamp_min(TOLERANCE * float(values[0]))
+    apart = values[:-1] - values[1:] > roundings
+    apart[-1] |= eigen.whole
+    return apart
+
+
+def _roundings(gram: Gram, eigen: Eigen, centered: bool) -> Tensor:
+    """(k,) for each eigenvector the largest eigenvalue that is attributed to rounding."""
+    p, mean = gram.widths["features"], gram.mean("features")
+    raw = gram.block("features", "features", centered=True).diagonal() + mean.square()
+    activations = gram.eps("features")
+    products = max(gram.product_eps, min(activations, torch.finfo(torch.float32).eps))
+    scales = torch.stack([ROUNDING_FACTOR * products * p**0.5 * gram.squares_about_pilot, activations**2 * raw])
+    along = torch.cat([scales @ part.square() for part in eigen.vectors.split(LEADING, dim=1)], dim=1)
+    solver = 2 * p * torch.finfo(torch.float64).eps * float(eigen.values[0])
+    return along.amax(0).clamp_min(solver)
+
+
 def whole(matrix: Tensor) -> Eigen:
     """Compute all eigenvalues and eigenvectors by LAPACK."""
     values, vectors = eigh(matrix)
-    return Eigen(values.flip(0).clamp_min(0), vectors.flip(1), *_sums(matrix))
+    return Eigen(values.flip(0).clamp_min(0), vectors.flip(1), *_sums(matrix), next_value=values.new_zeros(()))
 
 
 def leading_part(matrix: Tensor, count: int) -> Eigen:
@@ -91,14 +141,15 @@ def leading_part(matrix: Tensor, count: int) -> Eigen:
         Knyazev, SIAM J. Sci. Comput. 23 (2001) 517; Stathopoulos & Wu, ibid. 2165 (its orthogonal basis).
     """
     block = count + max(8, count // 2)
-    basis = whole(matrix).vectors[:, :count] if 3 * block > len(matrix) else _lobpcg(matrix, count, block)
+    basis = whole(matrix).vectors[:, : count + 1] if 3 * block > len(matrix) else _lobpcg(matrix, count + 1, block)
     basis = torch.linalg.qr(basis).Q
     image = matrix @ basis
     values, rotation = eigh(basis.T @ image)  # one more Rayleigh-Ritz step, so that all ends of the solver give sorted pairs
-    values, rotation = values.flip(0)[:count], rotation.flip(1)[:, :count]
+    values, rotation = values.flip(0).clamp_min(0), rotation.flip(1)[:, :count]
+    first, next_value = values[:count], values[count] if len(values) > count else values.new_zeros(())
     vectors = basis @ rotation
-    distance = float(torch.linalg.vector_norm(image @ rotation - vectors * values, dim=0).max())
-    return Eigen(values.clamp_min(0), vectors, *_sums(matrix), distance / float(values[0]) if distance else 0.0)
+    distance = float(torch.linalg.vector_norm(image @ rotation - vectors * first, dim=0).max())
+    return Eigen(first, vectors, *_sums(matrix), next_value, distance / float(first[0]) if distance else 0.0)
 
 
 def _lobpcg(matrix: Tensor, count: int, block: int) -> Tensor:

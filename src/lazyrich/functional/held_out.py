@@ -53,7 +53,8 @@ def held_out_quality(
     span = span_of(gram, "targets")
     cross = gram.block("features", "targets", centered=True) + torch.outer(shift, gram.mean("targets"))
     gains = _sequential_gains(inner, scale.T @ (cross @ span.to_basis), 16 * gram.product_eps)
-    return np.cumsum(gains.cpu().numpy()) / span.rank
+    # A projection is at most as long as what is projected (Bessel), and no gain is negative: what is above 1 is rounding.
+    return np.minimum(np.cumsum(gains.cpu().numpy()) / span.rank, 1.0)
 
 
 def _sequential_gains(inner: Tensor, cross: Tensor, tolerance: float) -> Tensor:

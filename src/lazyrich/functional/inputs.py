@@ -69,6 +69,7 @@ def as_gram(
     weights: AnyArray | None = None,
     retain: int = 0,
     needs: tuple[str, ...] = (),
+    double: bool = False,
 ) -> Gram:
     """A Gram of the tensors or arrays, or the Gram that was passed.
 
@@ -79,6 +80,8 @@ def as_gram(
         weights: (n,) not negative.
         retain: number of rows that a new Gram retains.
         needs: blocks that the Gram must have.
+        double: whether products of the features of a new Gram are formed in float64, because products in float32 would round
+            small singular values away. What rounding the features themselves have is still that of their dtype.
 
     Raises:
         TypeError: a block is no array of numbers, or arrays were passed together with a Gram.
@@ -90,8 +93,12 @@ def as_gram(
         gram = features
     else:
         arguments = {"features": features, "outputs": outputs, "targets": targets}
+        blocks = {name: _block(name, x) for name, x in arguments.items() if x is not None}
         gram = Gram(retain=retain)
-        gram.update(**{name: _block(name, x) for name, x in arguments.items() if x is not None}, weights=_weights(weights))
+        if double and blocks["features"].is_floating_point():
+            gram = Gram(retain=retain, dtypes={"features": blocks["features"].dtype})
+            blocks["features"] = blocks["features"].double()
+        gram.update(**blocks, weights=_weights(weights))
     _must_suffice(gram)
     for name in needs:
         if name not in gram.widths:

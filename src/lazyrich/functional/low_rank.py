@@ -78,7 +78,7 @@ def low_rank_measure(
     Args:
         features: (n, p) input of the last linear layer; or a :class:`~lazyrich.Gram` that holds features and outputs.
         outputs: (n, C) or (n,) outputs of the last linear layer.
-        weights: (n,) not negative, of any scale; None gives all samples the same weight.
+        weights: (n,) not negative, of which only the ratios matter; None gives all samples the same weight.
         rtol: output directions with a singular value of at most ``rtol`` × the largest are left out. By default those are left
             out that are rounding of the activations: at most max(50·eps·rms, 1e-7·largest), with 4·eps·rms for half types.
         ridge: replace B⁺ by (B + λI)⁻¹ with λ = (rtol · largest singular value)², a smooth cut; needs ``rtol``.

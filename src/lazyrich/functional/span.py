@@ -16,6 +16,7 @@ from .eigen import eigh
 # The default cut, in units of the activations' rounding. `benchmarks/accuracy/rank_cut.py` measures what it must separate.
 ROUNDING_FACTOR = 50.0
 HALF_ROUNDING_FACTOR = 4.0
+SMALLEST = 1e-150  # squares of numbers that are much smaller are zero in float64
 GRAM_FLOOR = 1e-7  # products in float64 resolve singular values only down to the root of their own rounding
 
 
@@ -116,7 +117,18 @@ def varies(sums: Accumulator, name: str) -> bool:
         DataError: the variation is so small that its powers underflow.
     """
     variance = sums.block(name, name, centered=True).diagonal().clamp_min(0)
-    if 0 < float(variance.max()) < LARGEST**-2:
-        spread = float(variance.max()) ** 0.5
-        raise DataError(f"{name} vary by {spread:.1e}, so powers of them underflow; multiply them by a constant first")
+    must_not_underflow(sums, name, 1 / LARGEST)
     return bool((variance.sqrt() > sums.eps(name) * sums.mean(name).abs()).any())
+
+
+def must_not_underflow(sums: Accumulator, name: str, smallest: float = SMALLEST) -> None:
+    """Raise an error where a block varies by less than ``smallest``, or is so small that its squares are zero.
+
+    Raises:
+        DataError: names the block and its size.
+    """
+    spread = float(sums.block(name, name, centered=True).diagonal().max().clamp_min(0)) ** 0.5
+    size = spread or float(sums.mean(name).abs().max())  # squares of numbers below 1e-162 are zero, their mean is not
+    if 0 < size < (smallest if spread else SMALLEST):
+        verb = "vary by" if spread else "are of the size"
+        raise DataError(f"{name} {verb} {size:.1e}, so powers of them underflow; multiply them by a constant first")

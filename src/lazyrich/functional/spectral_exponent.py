@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..gram import Gram
 from .effective_rank import varying
-from .eigen import eigenvalues
+from .eigen import above_rounding
 from .inputs import AnyArray
 
 LEAST_RANKS = 5  # of a fit
@@ -48,7 +48,9 @@ def alpha_req(
     Args:
         features: (n, p), or a :class:`~lazyrich.Gram`.
         fit_range: first and last rank of the fit, counted from 1. By default the fit starts at rank 11 (at 1 if the numerical
-            rank is below 50) and ends at half the numerical rank, because the end of every sample spectrum bends down.
+            rank is below 50) and ends at half the numerical rank, because the end of every sample spectrum bends down. The
+            numerical rank counts the eigenvalues above the rounding of the activations and of products in float32, so that
+            tensors and a pass over the data use the same ranks.
         weights: (n,) not negative.
 
     Raises:
@@ -69,13 +71,13 @@ def alpha_req(
         >>> round(law.alpha, 6), law.first, law.last, round(law.r_squared, 6)
         (2.0, 11, 25, 1.0)
     """
-    gram = varying(features, weights)
-    return power_law(eigenvalues(gram, centered=True), gram, fit_range)
+    values = above_rounding(varying(features, weights), centered=True)
+    return power_law(values[: int((values > 0).cumprod(0).sum())], fit_range)
 
 
-def power_law(values: Tensor, gram: Gram, fit_range: tuple[int, int] | None = None) -> PowerLaw:
-    """Fit the law to the eigenvalues of the covariance; arguments and errors as for :func:`alpha_req`."""
-    rank = int((values > 100 * gram.product_eps * values[0]).sum())
+def power_law(values: Tensor, fit_range: tuple[int, int] | None = None) -> PowerLaw:
+    """Fit the law to eigenvalues that are above rounding, descending; ``fit_range`` and errors as for :func:`alpha_req`."""
+    rank = len(values)
     first, last = fit_range if fit_range is not None else (11 if rank >= 50 else 1, max(rank // 2, min(rank, LEAST_RANKS)))
     if not 1 <= first <= last <= rank:
         raise ValueError(f"fit_range must lie in 1 … {rank}, the numerical rank of the features, got {fit_range}")

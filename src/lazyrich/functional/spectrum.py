@@ -15,7 +15,7 @@ from torch import Tensor
 from .._support.stored import number
 from ..errors import ConvergenceWarning
 from ..gram import Gram
-from .eigen import TOLERANCE, Eigen, decomposed
+from .eigen import TOLERANCE, Eigen, decomposed, separated
 from .inputs import AnyArray, as_gram
 from .span import span_of
 
@@ -37,6 +37,9 @@ class FeatureSpectrum:
         trace: Σρ over all p features, also if only a part of them was computed.
         residual: max_k ‖T v_k - ρ_k v_k‖/ρ₁ of a leading part, the larger one of the centred and uncentred operators; None for a
             complete spectrum.
+        block_ends: (k,) bool, whether feature k is clearly stronger than the next. Features of equal strength form a block, of
+            which any basis is as good as another: the cumulative curves are determined at the end of a block, and arbitrary
+            inside it. None in files of earlier versions.
         target_rank, output_rank: dimensions of the two spaces.
         centered: whether the curves are those of the centred operator.
         eigenvectors: (p, at most rank) v_k; the eigenfunctions are e_k(x) = v_kᵀΦ(x)/√ρ_k. They are not saved.
@@ -49,6 +52,7 @@ class FeatureSpectrum:
     num_features: int
     trace: float
     residual: float | None = None
+    block_ends: NDArray[np.bool_] | None = None
     quality: Array | None = None
     utilization: Array | None = None
     contributions: Array | None = None
@@ -102,6 +106,16 @@ class FeatureSpectrum:
         return "\n".join(lines)
 
     @property
+    def blocks(self) -> list[tuple[int, int]]:
+        """First and last of the features, counted from 1, of each block of features of equal strength, up to the rank."""
+        if self.block_ends is None:
+            return []
+        ends = np.flatnonzero(self.block_ends[: self.rank]) + 1
+        ends = ends if len(ends) and ends[-1] == self.rank else np.append(ends, self.rank)
+        starts = np.append(1, ends[:-1] + 1)
+        return [(int(first), int(last)) for first, last in zip(starts, ends, strict=True) if last > first]
+
+    @property
     def part(self) -> str:
         """Which part of the spectrum was computed, in words; empty for a complete spectrum."""
         if self.whole:
@@ -123,7 +137,7 @@ class FeatureSpectrum:
         """
         types = get_type_hints(cls)
         spectrum = cls(**{name: _read(name, value, types.get(name)) for name, value in values.items()})
-        for name in ("eigenvalues", "quality", "utilization", "contributions"):
+        for name in ("eigenvalues", "quality", "utilization", "contributions", "block_ends"):
             curve = getattr(spectrum, name)
             if curve is not None and (curve.ndim != 1 or curve.shape != spectrum.eigenvalues.shape or not len(curve)):
                 raise ValueError(f"{name} must be a list of numbers, one for each of the eigenvalues")
@@ -143,6 +157,10 @@ def _read(name: str, value: Any, declared: Any) -> Any:
         raise TypeError(f"{name} must be true or false, got {value!r}")
     if declared in (float, float | None):
         return number(name, value)
+    if declared == NDArray[np.bool_] | None:
+        if not all(type(entry) is bool for entry in value):
+            raise TypeError(f"{name} must be a list of true and false")
+        return np.array(value, dtype=bool)
     if declared in (Array, Array | None):
         return np.array(value, dtype=np.float64)
     return value
@@ -173,7 +191,7 @@ def feature_spectrum(
         weights: (n,) not negative.
 
     Warns:
-        ConvergenceWarning: the residual of a leading part is above 10⁻⁸.
+        ConvergenceWarning: the residual of a leading part is above 10⁻⁸, or it ends inside a block of features of equal strength.
 
     Raises:
         DataError: shapes that do not match, labels out of range, fewer than two samples.
@@ -226,6 +244,7 @@ def spectrum_of(gram: Gram, *, centered: bool = False, leading: int | None = Non
         num_features=gram.widths["features"],
         trace=operator.trace,
         residual=max(residuals, default=None),
+        block_ends=separated(gram, operator, centered=centered).cpu().numpy(),
         quality=quality,
         utilization=utilization,
         contributions=contributions,
@@ -237,13 +256,30 @@ def spectrum_of(gram: Gram, *, centered: bool = False, leading: int | None = Non
 
 
 def convergence_note(spectrum: FeatureSpectrum) -> str | None:
-    """A sentence about a leading part whose residual is above the tolerance, else None."""
-    if spectrum.residual is None or spectrum.residual <= TOLERANCE:
+    """A sentence about a leading part whose residual is above the tolerance or whose end is arbitrary, else None."""
+    if spectrum.residual is None:
         return None
+    if spectrum.residual <= TOLERANCE:
+        if spectrum.block_ends is None or spectrum.block_ends[-1] or not spectrum.rank_is_bound:
+            return None
+        first, count = (spectrum.blocks or [(spectrum.rank, spectrum.rank)])[-1][0], len(spectrum.eigenvalues)
+        return (
+            f"the leading part of the spectrum ends inside a block of features of equal strength, from feature {first} on: "
+            f"which {count - first + 1} of them are counted is arbitrary; pass leading={first - 1 or 'None'} or more than {count}"
+        )
     return (
         f"the leading part of the spectrum did not converge: its residual is {spectrum.residual:.1e} of the largest eigenvalue "
         f"and should be {TOLERANCE:g}; features of nearly equal strength may be mixed with one another"
     )
+
+
+def block_note(spectrum: FeatureSpectrum) -> str | None:
+    """A sentence about features of equal strength, of at least 1/1000 of the strongest, else None."""
+    blocks = [block for block in spectrum.blocks if spectrum.relative_eigenvalues[block[0] - 1] >= 1e-3]
+    if not blocks:
+        return None
+    listed = ", ".join(f"{first} to {last}" for first, last in blocks[:5]) + (" …" if len(blocks) > 5 else "")
+    return f"features {listed} are equally strong: the curves are determined at the end of such a block and arbitrary inside it"
 
 
 def _rank(gram: Gram, operator: Eigen, covariance: Eigen) -> int:

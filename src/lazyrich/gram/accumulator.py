@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._support.processes import Processes
 from ..errors import DataError, NonFiniteError
-from .checks import checked
+from .checks import LARGEST_WEIGHT, checked
 from .retained_rows import RowSample
 from .state import TOTALS, Counts, State
 
@@ -202,6 +202,10 @@ class Accumulator:
         if self.count == 0:
             raise DataError("no samples: the data were empty, or every weight was zero")
         self._state.flush()
+        if self._state.weight_sum < 1 / LARGEST_WEIGHT:
+            raise DataError(
+                f"weights sum to {self._state.weight_sum:.1e}, so their squares underflow; multiply all by a constant"
+            )
         self.reading("finite", self._check_finite)
         return self._state
 

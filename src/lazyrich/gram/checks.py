@@ -9,6 +9,7 @@ from ..errors import DataError, NonFiniteError
 
 ON_HOST = ("cpu", "mps")  # devices whose values are checked at once; for any other the host would have to wait
 LARGEST = 1e60  # sums of fourth powers of larger numbers overflow float64
+LARGEST_WEIGHT = 1e100  # weights are squared: larger ones overflow, and smaller ones than its inverse underflow
 
 
 def checked(
@@ -46,6 +47,10 @@ def checked(
             raise DataError(f"weights must have shape ({n},), one weight for each row; got {tuple(weights.shape)}")
         if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
             raise DataError("weights must be finite and not negative")
+        if n and float(weights.max()) > LARGEST_WEIGHT:
+            raise DataError(
+                f"weights reach {float(weights.max()):.1e}, so their squares overflow; divide all of them by a constant"
+            )
     finite = None
     for name, x in blocks.items():
         if x.numel() == 0 or not x.is_floating_point():

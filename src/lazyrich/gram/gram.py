@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -41,7 +42,7 @@ class Gram(Accumulator):
             that share the data then retain the same rows as one process would.
         num_outputs: the number of outputs that the block of outputs represents, if they were compressed to fewer columns with the
             same inner products (see ``functional.compressed_head``).
-        output_dtype: the dtype in which the network computed these outputs, if the block of outputs has a finer one.
+        dtypes: block -> the dtype in which the network computed it, if the tensors that are passed have a finer one.
 
     Example:
         >>> import torch
@@ -59,7 +60,7 @@ class Gram(Accumulator):
         first_row: int = 0,
         row_step: int = 1,
         num_outputs: int | None = None,
-        output_dtype: torch.dtype | None = None,
+        dtypes: Mapping[str, torch.dtype] | None = None,
     ) -> None:
         if retain < 0 or first_row < 0 or row_step < 1:
             raise ValueError(
@@ -67,8 +68,8 @@ class Gram(Accumulator):
                 f"got retain={retain}, first_row={first_row}, row_step={row_step}"
             )
         super().__init__(BLOCKS, State.empty(retain=retain, first_row=first_row, row_step=row_step, num_outputs=num_outputs))
-        if output_dtype is not None:
-            self._state.counts["eps"][BLOCKS.index("outputs")] = torch.finfo(output_dtype).eps
+        for name, dtype in (dtypes or {}).items():
+            self._state.counts["eps"][BLOCKS.index(name)] = torch.finfo(dtype).eps
 
     def update(
         self,
@@ -83,7 +84,7 @@ class Gram(Accumulator):
             features: (n, p) floating point.
             outputs: (n, C) floating point.
             targets: (n, T), one-hot or real.
-            weights: (n,) not negative, of any scale.
+            weights: (n,) not negative. Only their ratios matter; none may exceed 1e100.
 
         Raises:
             NonFiniteError: NaN or infinity in the batch. On an accelerator it is raised when the sums are read.
@@ -96,8 +97,10 @@ class Gram(Accumulator):
         """Add what ``other`` has seen (another process, an earlier run) to this Gram, and return this Gram.
 
         Raises:
-            DataError: the blocks or dtypes do not match.
+            DataError: the blocks or dtypes do not match, or ``other`` is this Gram.
         """
+        if other is self:
+            raise DataError("a Gram cannot be merged into itself, because every sample would count twice")
         if not other.widths:
             return self
         if self.widths and self.widths != other.widths:
@@ -200,8 +203,12 @@ class Gram(Accumulator):
     def feature_rounding(self) -> float:
         """Bound on the rounding of the products that is left in the covariance of the features, relative to that covariance."""
         covariance = self.block("features", "features", centered=True)
-        about_pilot = self._state.moments.features.diagonal().sum() / self.weight_sum
-        return self.product_eps * BLOCK_ROWS**0.5 * float(about_pilot / covariance.diagonal().sum())
+        return self.product_eps * BLOCK_ROWS**0.5 * float(self.squares_about_pilot.sum() / covariance.diagonal().sum())
+
+    @property
+    def squares_about_pilot(self) -> Tensor:
+        """(p,) mean square of each feature about the pilot mean, from which the products were formed."""
+        return self._ready().moments.features.diagonal() / self.weight_sum
 
     def fourth_moment(self) -> float:
         """Σ wᵢ²‖Φᵢ - Φ̄‖⁴ with weights that sum to one."""

@@ -34,7 +34,7 @@ class FeaturePair(Accumulator):
         Args:
             first: (n, p) floating point.
             second: (n, q) floating point.
-            weights: (n,) not negative, of any scale.
+            weights: (n,) not negative. Only their ratios matter; none may exceed 1e100.
 
         Raises:
             NonFiniteError, DataError, TypeError: as for :meth:`lazyrich.Gram.update`.

@@ -75,7 +75,7 @@ class Part:
             first_row=processes.rank,
             row_step=processes.size,
             num_outputs=self.rows.num_outputs,
-            output_dtype=self.known.output_dtype or self.outputs.dtype,
+            dtypes={"outputs": self.known.output_dtype or self.outputs.dtype},
         )
 
 

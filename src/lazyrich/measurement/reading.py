@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..errors import DataError, DegenerateError, RankWarning
 from ..functional import (
     FeatureSpectrum,
+    alpha_req,
     effective_rank,
     low_rank_estimate,
     low_rank_measure,
@@ -19,13 +20,11 @@ from ..functional import (
     rankme,
     target_alignment,
 )
-from ..functional.eigen import eigenvalues
 from ..functional.low_rank import isotropic_reference, sketched_low_rank
 from ..functional.neural_collapse import holds_labels
 from ..functional.sketch import unprojected_norm
 from ..functional.span import span_of
-from ..functional.spectral_exponent import power_law
-from ..functional.spectrum import convergence_note, spectrum_of
+from ..functional.spectrum import block_note, convergence_note, spectrum_of
 from ..gram import Gram
 from ..results.parts import Comparison, LayerRichness
 from ..results.richness import Richness
@@ -60,7 +59,7 @@ def read_head(
             f"the spectrum is {spectrum.part}; effective rank, RankMe and α-ReQ need every eigenvalue and are left out: "
             "lazyrich.functional takes them, in full, from the Gram of lazyrich.collect"
         )
-    notes += [note] if (note := convergence_note(spectrum)) else []
+    notes += [note for note in (convergence_note(spectrum), block_note(spectrum)) if note]
     laziness = laziness_of(estimate.value, balanced.value, redraws if beginning is None else of_start(beginning))
     notes += laziness.notes
     collapse = None
@@ -122,9 +121,9 @@ def _compare(
     flat = any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules())  # holds a part of the parameters
     norm = parameter_norm(model, start) if not flat and any(True for _ in model.parameters()) else None
     try:
-        exponent = power_law(eigenvalues(gram, centered=True), gram) if spectrum.whole else None
+        law = alpha_req(gram) if spectrum.whole else None
     except DataError:  # too few ranks for a fit: no number rather than a bad one
-        exponent = None
+        law = None
     try:
         with_targets = float(target_alignment(gram)) if "targets" in gram.widths else None
     except DegenerateError:  # targets that do not vary have no kernel to be aligned with
@@ -134,7 +133,10 @@ def _compare(
         effective_rank=effective_rank(gram) if spectrum.whole else None,
         rankme=rankme(gram) if spectrum.whole else None,
         stable_rank=spectrum.trace / float(spectrum.eigenvalues[0]),
-        alpha_req=None if exponent is None else exponent.alpha,
+        alpha_req=None if law is None else law.alpha,
+        alpha_req_first=None if law is None else law.first,
+        alpha_req_last=None if law is None else law.last,
+        alpha_req_r_squared=None if law is None else law.r_squared,
         target_alignment=with_targets,
         s_init=None if beginning is None else beginning.alignment(),
         parameter_norm=None if norm is None else norm.squared_norm,

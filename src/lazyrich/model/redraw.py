@@ -13,19 +13,20 @@ from .copying import copied_model
 
 
 def redrawn(model: nn.Module) -> nn.Module:
-    """A copy of which every parameter is drawn anew by the ``reset_parameters`` of the modules, inner ones first.
+    """A copy in which the ``reset_parameters`` of the modules re-initialise every parameter, in the order of construction.
+
+    Where the modules of a network are constructed in the order in which they are registered, and nothing else initialises them,
+    the copy has the bits of a new network with the same random state.
 
     Raises:
-        ValueError: parameters that are not drawn anew; names them.
+        ValueError: parameters that are not re-initialised, or that modules of different types share; names them.
     """
+    _refuse_tied(model)
     drawn = copied_model(model)
     for parameter in drawn.parameters():
         if parameter.is_floating_point():
-            parameter.fill_(torch.nan)  # so that what is not drawn anew shows
-    for module in reversed(list(drawn.modules())):
-        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-        if callable(reset):
-            reset()
+            parameter.fill_(torch.nan)  # shows what is not re-initialised
+    _reset(drawn, set())
     left = [name for name, parameter in drawn.named_parameters() if not bool(torch.isfinite(parameter).all())]
     if left:
         raise ValueError(
@@ -40,6 +41,34 @@ def new_norms(network: nn.Module, trained: nn.Module | None = None) -> dict[str,
     norms = {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm) and _is_new(module)}
     now = {} if trained is None else dict(trained.named_modules())
     return {name: norm for name, norm in norms.items() if not (isinstance(own := now.get(name), _BatchNorm) and _is_new(own))}
+
+
+def _refuse_tied(model: nn.Module) -> None:
+    owners: dict[nn.Parameter, tuple[str, nn.Module]] = {}
+    for name, module in model.named_modules():
+        for own, parameter in module.named_parameters(name, recurse=False):
+            first, owner = owners.setdefault(parameter, (own, module))
+            if type(owner) is not type(module):
+                raise ValueError(
+                    f"{first} and {own} are one parameter, and {type(owner).__name__} and {type(module).__name__} initialise it "
+                    "differently; pass build=, a function that returns a new untrained network"
+                )
+
+
+def _reset(module: nn.Module, done: set[nn.Module]) -> None:
+    """Re-initialise a module after its children. Layers that PyTorch copies from one layer start equal."""
+    if module in done:
+        return
+    done.add(module)
+    copies = list(module.layers)[1:] if isinstance(module, (nn.TransformerEncoder, nn.TransformerDecoder)) else []
+    done.update(copies)
+    for child in module.children():
+        _reset(child, done)
+    for layer in copies:
+        layer.load_state_dict(module.layers[0].state_dict())
+    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+    if callable(reset):
+        reset()
 
 
 def settle(

@@ -240,6 +240,21 @@ _ENTRIES = (
         richer="higher",
     ),
     Measure(
+        "alpha_req_first", "α-ReQ, first rank", "first rank of the fit", "features", "1 or more",
+        "First rank of the eigenvalues to which the power law is fitted.",
+        format=",.0f", part_of="α-ReQ", within="alpha_req",
+    ),
+    Measure(
+        "alpha_req_last", "α-ReQ, last rank", "last rank of the fit", "features", "5 or more",
+        "Last rank of the eigenvalues to which the power law is fitted.",
+        format=",.0f", part_of="α-ReQ", within="alpha_req",
+    ),
+    Measure(
+        "alpha_req_r_squared", "α-ReQ, R²", "R² of the fit", "features", "0 to 1",
+        "Share of the variance of the logarithms of the eigenvalues that the power law explains.",
+        format=".3f", part_of="α-ReQ", within="alpha_req",
+    ),
+    Measure(
         "train_accuracy", "train", "training accuracy", "training", "0 to 1",
         "Share of training samples that are classified correctly.",
         format=".1%",

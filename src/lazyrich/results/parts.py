@@ -17,6 +17,7 @@ class Comparison:
             entropy of its eigenvalues.
         rankme, stable_rank: of the raw feature matrix.
         alpha_req: α of α-ReQ; None where too few eigenvalues are there to fit.
+        alpha_req_first, alpha_req_last, alpha_req_r_squared: the first and the last rank of its fit, and the R² of the fit.
             Effective rank, RankMe and α-ReQ are None where only the leading part of the spectrum was found.
         target_alignment: kernel-target alignment; None without targets, or where they do not vary.
         s_init: S_init, the centred alignment of the feature kernel with that of the start; None without ``start``.
@@ -28,6 +29,9 @@ class Comparison:
     rankme: float | None
     stable_rank: float
     alpha_req: float | None = None
+    alpha_req_first: int | None = None
+    alpha_req_last: int | None = None
+    alpha_req_r_squared: float | None = None
     target_alignment: float | None = None
     s_init: float | None = None
     parameter_norm: float | None = None

@@ -199,14 +199,15 @@ class Richness(Tabular):
 
     def cells(self) -> dict[str, str]:
         """What a table shows, by the catalogue's names: the numbers, and in words what is not one number."""
-        spectrum = self.spectrum
+        spectrum, shown = self.spectrum, cells(self.numbers())
         laziness: dict[str, str] = {}
         if self.laziness is not None and self.laziness_source == "redraws":  # whose spread is not the error of a corrected value
             laziness["laziness"] = f"{CATALOGUE['laziness'].formatted(self.laziness, self.laziness_stderr)} over redraws"
         return {
             "low_rank_corrected": "-",
-            **cells(self.numbers()),
+            **shown,
             **laziness,
+            "alpha_req": _exponent(shown.get("alpha_req", ""), self.comparison),
             "low_rank_band": " / ".join(f"{value:.3f}" for value in self.low_rank_band.values()),
             "output_singular_values": _some(self.output_singular_values),
             "output_rank": f"{self.output_rank} of {self.num_outputs}",
@@ -286,6 +287,13 @@ def load(path: str | os.PathLike[str]) -> Richness:
         return Richness.from_dict(values)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _exponent(alpha: str, of: Comparison | None) -> str:
+    """The exponent with the ranks and the quality of its fit, where they are known."""
+    if of is None or of.alpha_req_r_squared is None:
+        return alpha
+    return f"{alpha} (ranks {of.alpha_req_first} to {of.alpha_req_last}, R² {of.alpha_req_r_squared:.3f})"
 
 
 def _enough(spectrum: FeatureSpectrum, curve: np.ndarray | None) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._support.files import write_text, write_whole
+from .._support.stored import parsed
 from ..errors import DataError, DegenerateError, NonFiniteError, RankWarning
 from .catalogue import entry, ordered
 from .export import Records, Tabular
@@ -218,7 +219,7 @@ class SeriesFolder:
 
     def _parsed(self, line: str) -> Evaluation:
         try:
-            row = json.loads(line)
+            row = parsed(line)
             values = {name: float(value) for name, value in renamed(row["values"]).items()}
             step = int(row["step"])
             if not 0 <= step < 2**63:
