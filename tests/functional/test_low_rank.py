@@ -554,3 +554,33 @@ class TestErrors:
     def test_negative_retain(self):
         with pytest.raises(ValueError, match="retain .* got retain=-1"):
             Gram(retain=-1)
+
+
+class TestLargeMean:
+    """Two outputs of standard deviation 0.5 in float32 around a mean: 0.5 is 41 eps·rms at 1e5, where the cut is at 50."""
+
+    @staticmethod
+    def samples(mean):
+        x = torch.randn(2000, 20, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 21) ** -0.5
+        return x, x[:, :2] / x[:, :2].std(0) / 2 + mean
+
+    @pytest.mark.parametrize("mean", [1e5, 2e5, 5e5])
+    def test_a_direction_under_it_is_no_silent_loss(self, mean):
+        x, f = self.samples(mean)
+        with pytest.warns(RankWarning, match=r"the outputs have a mean of up to .* output directions with singular values 0\.49"):
+            assert low_rank_estimate(x, f).rank == 1
+        with pytest.warns(RankWarning, match="are left out, because rounding"):
+            low_rank_measure(x, f)
+        kept = low_rank_measure(x, f, rtol=1e-7).item()
+        assert kept == pytest.approx(d_lr(x, f.double() - mean + 100, rtol=1e-7), abs=0.01)  # but for the rounding of f
+
+    @pytest.mark.parametrize("mean", [0.0, 1.0, 1e3, 5e4])
+    @pytest.mark.parametrize("sum_to_zero", [False, True])
+    def test_no_word_without_need(self, mean, sum_to_zero):
+        x, f = self.samples(mean)
+        if sum_to_zero:
+            f = f - f.mean(1, keepdim=True)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            low_rank_measure(x, f)
+        assert not caught

@@ -15,7 +15,7 @@ from ..gram import RETAINED_ROWS, Gram
 from .inputs import AnyArray, as_gram
 from .jackknife import jackknifed
 from .sketch import unprojected_low_rank
-from .span import Span, directions_of, span_of, varies
+from .span import Span, directions_of, mean_note, span_of, varies
 
 Reference = Literal["projection", "balanced", "outputs"]
 _POWER: dict[str, float] = {"projection": 1.0, "balanced": 0.5, "outputs": 0.0}  # γ of B^{-γ}
@@ -88,6 +88,9 @@ def low_rank_measure(
     Returns:
         0-d float64 tensor in [0, 1].
 
+    Warns:
+        RankWarning: the mean of the outputs is so large that a direction is left out, which may be more than rounding.
+
     Raises:
         DataError: shapes that do not match, fewer than two samples, or weights that are negative or not finite.
         NonFiniteError: NaN or infinity.
@@ -111,6 +114,7 @@ def low_rank_measure(
     """
     power = power_of(reference)
     gram = as_gram(features, outputs, weights=weights, needs=("outputs",))
+    _warn_of_mean(gram, rtol)
     if not ridge:
         return _measure(_features_of(gram), span_of(gram, "outputs", rtol), power)
     if not rtol:
@@ -140,7 +144,7 @@ def low_rank_estimate(
         retain: number of rows on which the jackknife is evaluated; ignored for a Gram, which has its own.
 
     Warns:
-        RankWarning: the values of the band differ from D_LR by more than 0.02.
+        RankWarning: the values of the band differ from D_LR by more than 0.02, or as for :func:`low_rank_measure`.
 
     Raises:
         DataError, NonFiniteError, DegenerateError, ValueError: as for :func:`low_rank_measure`.
@@ -159,6 +163,7 @@ def low_rank_estimate(
         span = directions.span(rtol)
         value = float(_measure(part, span, power))
         jackknife = jackknifed(gram, span, power)
+    _warn_of_mean(gram, rtol)
     band = {cut: float(_measure(part, directions.span(cut), power)) for cut in BAND}
     return LowRankEstimate(
         value=value,
@@ -255,6 +260,11 @@ def _measure(part: _Features, span: Span, power: float, damping: float = 0.0) ->
     if not -part.slack < float(value) <= 1 + part.slack:  # by Cauchy and Schwarz; any other value is a bug
         raise ArithmeticError(f"D_LR = {float(value)} lies outside [0, 1]; please report this bug with the data")
     return value.clamp(0, 1)
+
+
+def _warn_of_mean(gram: Gram, rtol: float | None) -> None:
+    if rtol is None and (note := mean_note(gram)):
+        warnings.warn(note, RankWarning, stacklevel=3)
 
 
 def _band_warning(value: float, band: dict[float, float]) -> str | None:

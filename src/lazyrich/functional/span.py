@@ -49,6 +49,8 @@ class Directions:
         means: (C,) mean of the functions along the left singular vectors.
         covariance: (C, C) covariance of the functions.
         rounding: the default cut; singular values up to this one are rounding.
+        under_the_mean: singular values under the cut that would be above it if the functions had no mean, and larger than
+            any of rounding that was measured.
     """
 
     singular_values: Tensor
@@ -56,6 +58,7 @@ class Directions:
     means: Tensor
     covariance: Tensor
     rounding: float
+    under_the_mean: tuple[float, ...]
 
     def span(self, rtol: float | None = None) -> Span:
         """The span of the directions above the default cut, or above ``rtol`` × the largest singular value.
@@ -83,6 +86,20 @@ def default_cut(eps: float, rms: float, largest: float) -> float:
     return max(factor * eps * rms, GRAM_FLOOR * largest)
 
 
+def mean_note(gram: Gram) -> str | None:
+    """A sentence about directions that are left out only because the mean of the outputs is very large, else None."""
+    directions = directions_of(gram, "outputs")
+    if not directions.under_the_mean:
+        return None
+    mean, spread = float(gram.mean("outputs").abs().max()), float(directions.covariance.diagonal().max().sqrt())
+    listed = ", ".join(f"{value:.2g}" for value in directions.under_the_mean[:5])
+    return (
+        f"the outputs have a mean of up to {mean:.3g} and vary by {spread:.3g} around it: output directions with singular values "
+        f"{listed} are left out, because rounding of numbers of that size may reach {directions.rounding:.2g}; "
+        "subtract a constant from the outputs, or pass rtol="
+    )
+
+
 def span_of(gram: Gram, name: str, rtol: float | None = None) -> Span:
     """The span of a block of functions; see :meth:`Directions.span`."""
     return directions_of(gram, name).span(rtol)
@@ -107,7 +124,11 @@ def _decomposed(gram: Gram, name: str) -> Directions:
         raise DegenerateError(f"{name} are constant over the samples (all zero), so they span nothing")
     columns = gram.num_outputs if name == "outputs" else len(singular)  # compressed outputs represent more columns
     rms = largest * float(((singular / largest).square().sum() / columns).sqrt())
-    return Directions(singular, right, left[-1], covariance, default_cut(gram.eps(name), rms, largest))
+    cut = default_cut(gram.eps(name), rms, largest)
+    spread = float((values.clamp_min(0).sum() / columns).sqrt())
+    without_mean = default_cut(gram.eps(name), spread, float(values[-1].clamp_min(0).sqrt()))
+    hidden = singular[(singular <= cut) & (singular > max(cut / 16, without_mean))]
+    return Directions(singular, right, left[-1], covariance, cut, tuple(hidden.tolist()))
 
 
 def varies(sums: Accumulator, name: str) -> bool:

@@ -52,7 +52,6 @@ class FeatureSpectrum:
     num_features: int
     trace: float
     residual: float | None = None
-    block_ends: NDArray[np.bool_] | None = None
     quality: Array | None = None
     utilization: Array | None = None
     contributions: Array | None = None
@@ -60,6 +59,7 @@ class FeatureSpectrum:
     output_rank: int | None = None
     eigenvectors: Array | None = field(default=None, repr=False)
     mean: Array | None = field(default=None, repr=False)
+    block_ends: NDArray[np.bool_] | None = field(default=None, repr=False)
 
     @property
     def whole(self) -> bool:

@@ -23,7 +23,7 @@ from ..functional import (
 from ..functional.low_rank import isotropic_reference, sketched_low_rank
 from ..functional.neural_collapse import holds_labels
 from ..functional.sketch import unprojected_norm
-from ..functional.span import span_of
+from ..functional.span import mean_note, span_of
 from ..functional.spectrum import block_note, convergence_note, spectrum_of
 from ..gram import Gram
 from ..results.parts import Comparison, LayerRichness
@@ -59,7 +59,7 @@ def read_head(
             f"the spectrum is {spectrum.part}; effective rank, RankMe and α-ReQ need every eigenvalue and are left out: "
             "lazyrich.functional takes them, in full, from the Gram of lazyrich.collect"
         )
-    notes += [note for note in (convergence_note(spectrum), block_note(spectrum)) if note]
+    notes += [note for note in (mean_note(gram), convergence_note(spectrum), block_note(spectrum)) if note]
     laziness = laziness_of(estimate.value, balanced.value, redraws if beginning is None else of_start(beginning))
     notes += laziness.notes
     collapse = None
