@@ -83,7 +83,7 @@ class TestDraws:
             for seed in (5, 6, 7):
                 drawn = network()
                 torch.manual_seed(seed)
-                for layer in (2, 0):  # inner modules last to first
+                for layer in (0, 2):  # in the order of construction
                     drawn[layer].reset_parameters()
                 own.append(measure(drawn, X).low_rank)
                 features_only.append(reference.d_lr(drawn[:2](X), model(X), eps=2.0**-23))
@@ -178,8 +178,8 @@ class TestDraws:
         null = null_distribution(model, [inputs], draws=1, seed=4)
         drawn = copy.deepcopy(model)
         torch.manual_seed(4)
-        drawn[3].reset_parameters()
         drawn[1].reset_parameters()
+        drawn[3].reset_parameters()
         drawn[0].momentum = 1.0
         drawn.train()(inputs)
         assert null.untrained_networks.draws[0] == pytest.approx(measure(drawn.eval(), inputs).low_rank, abs=1e-5)

@@ -158,7 +158,7 @@ def _read(name: str, value: Any, declared: Any) -> Any:
     if declared in (float, float | None):
         return number(name, value)
     if declared == NDArray[np.bool_] | None:
-        if not all(type(entry) is bool for entry in value):
+        if not isinstance(value, list) or not all(type(entry) is bool for entry in value):
             raise TypeError(f"{name} must be a list of true and false")
         return np.array(value, dtype=bool)
     if declared in (Array, Array | None):

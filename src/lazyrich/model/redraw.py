@@ -60,12 +60,13 @@ def _reset(module: nn.Module, done: set[nn.Module]) -> None:
     if module in done:
         return
     done.add(module)
-    copies = list(module.layers)[1:] if isinstance(module, (nn.TransformerEncoder, nn.TransformerDecoder)) else []
+    stack = module.layers if isinstance(module, (nn.TransformerEncoder, nn.TransformerDecoder)) else ()
+    first, *copies = stack if isinstance(stack, nn.ModuleList) else (module,)
     done.update(copies)
     for child in module.children():
         _reset(child, done)
     for layer in copies:
-        layer.load_state_dict(module.layers[0].state_dict())
+        layer.load_state_dict(first.state_dict())
     reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
     if callable(reset):
         reset()
