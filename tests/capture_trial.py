@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import reference
 import torch
-from random_networks import Drawn, Refused, draw_network
+from random_networks import Answer, Drawn, Refused, draw_network
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
@@ -33,17 +33,35 @@ class Finding(AssertionError):  # noqa: N818
 
 @dataclass
 class Seen:
-    """What plain hooks saw: for each batch, what every linear layer and convolution was given and returned, call by call."""
+    """What plain hooks saw: for each batch, what every linear layer and convolution was given and returned, call by call.
+
+    Attributes:
+        calls, batches: one entry for each batch.
+        returned: the tensors that the network returned, for each batch.
+    """
 
     calls: list[dict[str, list[tuple[Tensor, Tensor]]]]
     batches: list[tuple[Any, Tensor | None]]
+    returned: list[list[Tensor]]
+
+    def heads(self, head: str) -> list[list[tuple[Tensor, Tensor]]]:
+        """The head's calls in each batch; those with the same input and output count as one."""
+        return [distinct(calls[head]) for calls in self.calls]
+
+
+def distinct(calls: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    found: list[tuple[Tensor, Tensor]] = []
+    for call in calls:
+        if not any(all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(call, other, strict=True)) for other in found):
+            found.append(call)
+    return found
 
 
 def look(drawn: Drawn) -> Seen:
     """Runs the network in evaluation mode, plainly, with a pre-hook and a hook of one's own on each linear layer."""
     model, now = drawn.model.eval(), {}
     stack: list[tuple[nn.Module, Tensor]] = []
-    left = drawn.options.get("num_samples", 10**9)
+    left, axis = drawn.options.get("num_samples", 10**9), int("time first" in drawn.what)
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:
         given = args[0] if args else kwargs["input"]
@@ -61,63 +79,95 @@ def look(drawn: Drawn) -> Seen:
         if isinstance(module, (nn.Linear, nn.Conv2d)) or (name == drawn.head and drawn.head):
             module.register_forward_pre_hook(before, with_kwargs=True)
             module.register_forward_hook(after(name))
-    found = Seen([], [])
+    found = Seen([], [], [])
     data = drawn.make()
     with torch.no_grad():
         for item in [data] if isinstance(data, (Tensor, tuple)) else data:
             x, y = item if isinstance(item, (tuple, list)) and len(item) == 2 else (item, None)
             x = x[0] if isinstance(x, list) else x
-            if isinstance(x, dict):
-                x = {key: value[:left] for key, value in x.items()}
-                y = x.get("labels")
-                model(**x)
-                count = len(x["x"])
-            else:
-                x, y = x[:left], None if y is None else y[:left]
-                count = len(x)
-                model(x)
+            y = x.get("labels") if isinstance(x, dict) else y
+            try:
+                returned = run(model, x)
+            except RuntimeError as error:
+                if "same dtype" not in str(error) and "should be the same" not in str(error) and "mixed dtype" not in str(error):
+                    raise
+                now.clear(), stack.clear()
+                returned = run(model, cast(x, next(model.parameters()).dtype))  # as mixed-precision trainers cast
             found.calls.append(dict(now))
             found.batches.append((x, y))
+            found.returned.append([z.detach().clone() for z in tensors(returned)])
             now.clear()
-            left -= count
+            left -= x["x"].shape[0] if isinstance(x, dict) else x.shape[axis]
             if left <= 0:
                 break
     return found
 
 
-def rows_of_head(drawn: Drawn, seen: Seen, head: str, reduce: str) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Features, outputs and labels, a row for each sample or place that counts."""
+def run(model: nn.Module, x: Any) -> Any:
+    return model(**x) if isinstance(x, dict) else model(x)
+
+
+def cast(x: Any, dtype: torch.dtype) -> Any:
+    if isinstance(x, dict):
+        return {key: cast(value, dtype) for key, value in x.items()}
+    return x.to(dtype) if x.is_floating_point() else x
+
+
+def tensors(returned: Any) -> list[Tensor]:
+    """The floating-point tensors that a network returned."""
+    if isinstance(returned, Tensor):
+        return [returned] if returned.is_floating_point() and not returned.is_sparse and returned.ndim else []
+    inner = (
+        returned.values() if isinstance(returned, dict) else vars(returned).values() if isinstance(returned, Answer) else returned
+    )
+    return [x for value in inner for x in tensors(value)] if isinstance(returned, (dict, Answer, tuple, list)) else []
+
+
+def rows_of_head(drawn: Drawn, seen: Seen, head: str) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Features, outputs and labels, a row for each sample or place that counts; and which of all rows those are."""
     conv = isinstance(dict(drawn.model.named_modules())[head], nn.Conv2d)
-    features, outputs, labels = [], [], []
-    for calls, (x, y) in zip(seen.calls, seen.batches, strict=True):
-        given, returned = calls[head][0]
+    features, outputs, labels, kept = [], [], [], []
+    left = drawn.options.get("num_samples", 10**9)
+    for calls, (x, y), answers in zip(seen.heads(head), seen.batches, seen.returned, strict=True):
+        given, returned = calls[0]
+        if "shifted" in drawn.what:
+            returned = answers[0]  # the head's outputs and a vector are measured as they are returned
+        if drawn.reduce == "loop" and len(calls) > 1:
+            given, returned = (torch.stack(part, 1) for part in zip(*calls, strict=True))
         if conv:
             given, returned = given.movedim(1, -1), returned.movedim(1, -1)
-        n = len(returned)
+        if drawn.reduce == "steps":
+            given, returned = given.transpose(0, 1), returned.transpose(0, 1)
+        n = min(len(returned), left)
+        left -= n
+        given, returned, y = given[:n], returned[:n], None if y is None else y[:n]
         places = returned[..., 0].numel() // max(n, 1)
+        keep = torch.ones(n * max(places, 1), dtype=torch.bool)
         if returned.ndim == 2 or (places <= 1 and n):
             given, returned = given.flatten(0, -2), returned.flatten(0, -2)
-        elif reduce == "places":
-            given, returned, mask = given.flatten(0, -2), returned.flatten(0, -2), None
+            y = y.flatten() if drawn.labels == "places" and y is not None else y
+        elif drawn.reduce in ("places", "steps", "loop"):
+            given, returned, rows = given.flatten(0, -2), returned.flatten(0, -2), drawn.options.get("rows")
             if isinstance(x, dict):
-                mask, y = x["attention_mask"].flatten() > 0, None
+                keep, y = keep if rows == "all" else x["attention_mask"][:n].flatten() > 0, None
             elif y is not None:
                 y = y.flatten()
-                mask = y != -100
-            if mask is not None:
-                given, returned, y = given[mask], returned[mask], None if y is None else y[mask]
-        elif reduce == "mean":
-            given, returned = given.flatten(1, -2).mean(1), returned.flatten(1, -2).mean(1)
-        elif reduce == "pick":
-            index = drawn.pick(n, x)
+                keep = keep if rows == "all" else y != -100
+        elif drawn.reduce == "mean":
+            given, returned, keep = given.flatten(1, -2).mean(1), returned.flatten(1, -2).mean(1), keep[:n]
+        elif drawn.reduce == "pick":
+            index, keep = drawn.pick(len(x["x"]) if isinstance(x, dict) else len(x), x)[:n], keep[:n]
             given, returned = given[torch.arange(n), index], returned[torch.arange(n), index]
         if y is not None and y.ndim == 1 and not y.is_floating_point() and len(y) == len(given):
-            given, returned, y = (z[y != -100] for z in (given, returned, y))  # labels that are ignored
-        features.append(given)
-        outputs.append(returned)
-        labels.append(y)
+            keep = keep & (y != -100) if drawn.options.get("rows") != "all" else keep  # labels that are ignored
+        features.append(given[keep])
+        outputs.append(returned[keep])
+        labels.append(y if y is None or len(y) != len(keep) else y[keep])
+        kept.append(keep)
     y = None if labels[0] is None else torch.cat(labels)
-    return torch.cat(features), torch.cat(outputs), y
+    if y is not None and drawn.labels in ("class", "places", "wrong") and bool((y == -100).any()):
+        y = None  # not every row that counts has a label
+    return torch.cat(features), torch.cat(outputs), y, torch.cat(kept)
 
 
 def state(model: nn.Module) -> list[Any]:
@@ -125,7 +175,7 @@ def state(model: nn.Module) -> list[Any]:
     found: list[Any] = []
     for name, module in model.named_modules():
         hooks = [tuple((key, id(hook)) for key, hook in getattr(module, attribute, {}).items()) for attribute in HOOKS]
-        attributes = sorted(key for key in module.__dict__ if key != "calls")
+        attributes = sorted((key, content(value)) for key, value in module.__dict__.items())
         found.append((name, id(module), module.training, hooks, attributes, module.__class__))
     for name, x in (*model.named_parameters(), *model.named_buffers()):
         grad = None if x.grad is None else (id(x.grad), bits(x.grad))
@@ -138,32 +188,35 @@ def state(model: nn.Module) -> list[Any]:
     return found
 
 
+def content(value: Any) -> Any:
+    """What a plain attribute holds, to be compared."""
+    if isinstance(value, Tensor):
+        return f"{id(value)} {bits(value)!r}"
+    return repr(value) if isinstance(value, (bool, int, str, list, float)) else f"{id(value)}"
+
+
 def bits(x: Tensor) -> bytes:
     return x.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes() if x.numel() else b""
 
 
-def trial(seed: Any) -> str:
+def trial(seed: Any, kind: str | None = None, around: str | None = None) -> str:
     """Draws, measures and judges; a word on how it ended.
 
     Raises:
         Finding: an unnamed crash, a hang, a wrong number, something refused that could be measured, something left changed.
     """
-    drawn, other = draw_network(seed), draw_network(seed)
-    # the fused transformer layer, which runs where nothing is hooked, computes otherwise under autocast, or not at all
-    torch.backends.mha.set_fastpath_enabled(getattr(drawn.model, "around", "") != "autocast")
-    try:
-        return _trial(seed, drawn, other)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(True)
+    return _trial(seed, draw_network(seed, kind, around), draw_network(seed, kind, around))
 
 
 def _trial(seed: Any, drawn: Drawn, other: Drawn) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        torch.backends.mha.set_fastpath_enabled(False)  # it skips modules, and answers otherwise where a mask leaves tokens out
         try:
             seen: Seen | Exception = look(other)
         except Exception as error:
             seen = error
+        torch.backends.mha.set_fastpath_enabled(True)
         torch.manual_seed(random.Random(f"state {seed}").randrange(2**31))
         before = state(drawn.model)
         data = drawn.make()
@@ -205,6 +258,8 @@ def judged(drawn: Drawn, other: Drawn, seen: Seen | Exception, result: lazyrich.
             return "measured"  # more calls went well than were counted
         raise Finding(f"measured, where the network itself raises {type(seen).__name__}: {str(seen)[:200]}")
     head = "" if result.head == "(the model itself)" else result.head
+    if drawn.refused and not (head == "other" and shows_little(seen, "head")):
+        raise Finding(f"measured {result.head!r}, though what the network returns is not what a linear layer computes")
     if drawn.head is not None and head != drawn.head:
         raise Finding(f"took {result.head!r} for the head, which is {drawn.head!r}")
     if "largest" in drawn.what:
@@ -213,8 +268,10 @@ def judged(drawn: Drawn, other: Drawn, seen: Seen | Exception, result: lazyrich.
         raise Finding(f"measured {result.low_rank}, though what the network returns is no linear function of any features")
     if not all(head in calls for calls in seen.calls):
         return "measured at a layer that is not linear"
-    if any(len(calls[head]) != 1 for calls in seen.calls) and drawn.head is None:
-        raise Finding("the head ran more than once, and nobody can say which one is meant")
+    if "the features" in drawn.what and head != list(seen.calls[0])[-2]:
+        raise Finding(f"took {result.head!r} for the head, where the layer before the features is {list(seen.calls[0])[-2]!r}")
+    if drawn.reduce != "loop" and any(len(calls) != 1 for calls in seen.heads(head)):
+        raise Finding(f"measured {result.head!r}, which ran more than once on different inputs")
     return compared(drawn, other, seen, result, head)
 
 
@@ -233,13 +290,19 @@ def nearly_the_mean(seen: Seen, head: str) -> bool:
 def excused(drawn: Drawn, other: Drawn, seen: Seen, error: Exception) -> bool:
     """Whether what the plain hooks saw calls for this error."""
     options, what = drawn.options, str(error)
-    features, outputs, labels = rows_of_head(other, seen, drawn.head or "", drawn.reduce)
+    if drawn.reduce == "loop" and any(len(calls) > 2 for calls in seen.heads("head")):
+        return True  # a hook of the user's changes the input of some calls alone
+    if "on different inputs" in what:
+        return drawn.reduce != "loop" and any(len(calls) > 1 for calls in seen.heads(drawn.head or ""))
+    features, outputs, labels, _ = rows_of_head(other, seen, drawn.head or "")
     x, f = features.double(), outputs.double()
     if isinstance(error, NonFiniteError):
         return not (bool(x.isfinite().all()) and bool(f.isfinite().all())) or "layers" in options or bad_parameters(drawn)
-    if "something other" in what and outputs.shape[1] == 1 and "softmax" in drawn.what:
-        return True  # the softmax of one output is one, whatever the output
+    if "something other" in what and shows_little(seen, drawn.head or ""):
+        return True
     if "more than one head" in what:
+        if not any(bool(z.isfinite().any()) for z in seen.returned[0]):
+            return True
         return "spoilt 1" in drawn.what  # the user's hook hands the head another tensor than the one that is returned beside it
     if "shuffles" in what:
         return "shuffled" in drawn.what
@@ -269,6 +332,16 @@ def excused(drawn: Drawn, other: Drawn, seen: Seen, error: Exception) -> bool:
     return False
 
 
+def shows_little(seen: Seen, head: str) -> bool:
+    """Whether what is returned of the first batch, if not the outputs themselves, is so few or so equal that it shows nothing."""
+    calls, first = next(both for both in zip(seen.heads(head), seen.returned, strict=True) if any(x.numel() for x in both[1]))
+    if any(x.shape == calls[0][1].shape and torch.equal(x, calls[0][1]) for x in first):
+        return False
+    rows = [x[x.isfinite().all(1)] for x in (x.double().reshape(len(x), -1) for x in first)]
+    eps = max(torch.finfo(x.dtype).eps for x in (*first, calls[0][1]))
+    return all(len(x) < 3 or bool((x - x.mean(0)).abs().max() <= 16 * eps * max(float(x.abs().max()), 1.0)) for x in rows)
+
+
 def conv_of_one(out: Tensor) -> bool:
     """A map of a single place."""
     return out.ndim == 4 and out.shape[2:].numel() == 1
@@ -287,7 +360,7 @@ def compared(drawn: Drawn, other: Drawn, seen: Seen, result: lazyrich.Richness, 
     """Whether the numbers are those of the slow reference."""
     if drawn.head is None and any(calls[head][0][1].ndim != 2 for calls in seen.calls):
         return "measured at another layer than the head"
-    features, outputs, labels = rows_of_head(other, seen, head, drawn.reduce)
+    features, outputs, labels, kept = rows_of_head(other, seen, head)
     if result.num_samples != len(features) and drawn.options.get("sample_weights") is None:
         raise Finding(f"{result.num_samples} rows where {len(features)} were seen")
     w = weights_of(drawn, labels)
@@ -306,7 +379,7 @@ def compared(drawn: Drawn, other: Drawn, seen: Seen, result: lazyrich.Richness, 
     if labels is not None and drawn.labels != "real":
         compare_collapse(drawn, x, f, labels, w, torch.finfo(features.dtype).eps, other_rounding, result)
     for name, layer in result.layers.items():
-        compare_layer(drawn, seen, name, head, f, w, eps, layer)
+        compare_layer(drawn, seen, name, head, f, w, eps, kept, layer)
     return "measured"
 
 
@@ -414,8 +487,9 @@ def class_geometry(x: np.ndarray, y: np.ndarray, share: np.ndarray) -> tuple[flo
 
 
 def compare_layer(
-    drawn: Drawn, seen: Seen, name: str, head: str, f: np.ndarray, w: np.ndarray | None, eps: float, layer: lazyrich.LayerRichness
-) -> None:
+    drawn: Drawn, seen: Seen, name: str, head: str, f: np.ndarray, w: np.ndarray | None, eps: float, keep: Tensor,
+    layer: lazyrich.LayerRichness,
+) -> None:  # fmt: skip
     """An inner layer against its own plain hook, where what it sees is vectors or a map and the head sees one row a sample."""
     if drawn.reduce != "rows" or name == head:
         return
@@ -432,7 +506,7 @@ def compare_layer(
         elif given.ndim != 2:
             return
         kept.append(given)
-    x = torch.cat(kept)
+    x = torch.cat(kept)[: len(keep)][keep]
     if len(x) != len(f):
         raise Finding(f"layer {name!r} saw {len(x)} rows, the head {len(f)}")
     expected = reference.d_lr(x.double().numpy(), f, w, eps=eps)

@@ -80,6 +80,79 @@ class Encoder(nn.Module):
         return nn.functional.pad(out, (0, 0, 0, x.shape[1] - out.shape[1]))  # it cuts off what all samples leave out
 
 
+class Remembering(nn.Module):
+    """Passes its input on and writes into itself on the way, in evaluation mode too."""
+
+    def __init__(self, kind: str, width: int) -> None:
+        super().__init__()
+        self.kind, self.runs, self.lengths, self.hidden = kind, 0, [], torch.zeros(width)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("queue", torch.zeros(3, width))
+        self.slow = nn.Parameter(torch.ones(width), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        now = x.detach().flatten(0, -2).mean(0)
+        if self.kind == "in place":
+            self.mean.mul_(0.9).add_(now.to(self.mean), alpha=0.1)
+        elif self.kind == "data":
+            self.mean.data.copy_(now)
+        elif self.kind == "replaced":
+            self.mean = 0.9 * self.mean + now.to(self.mean)
+        elif self.kind == "queue":
+            self.queue[self.runs % 3] = now.to(self.queue)
+        elif self.kind == "slow parameter":
+            self.slow.data.mul_(0.99).add_(now.to(self.slow), alpha=0.01)
+        else:
+            self.hidden, _ = now, self.lengths.append(len(x))
+        self.runs += 1
+        return x
+
+
+class BatchStatistics(nn.Module):
+    """Normalises by the batch in evaluation mode too, and writes its running statistics."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("var", torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.batch_norm(x, self.mean, self.var, training=True)
+
+
+class Merging(nn.Linear):
+    """An adapted layer that merges its adapter in evaluation mode and takes it out in training mode, as loralib's does."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__(width, out)
+        self.merged, self.adapter = False, nn.Parameter(torch.randn(out, width))
+
+    def train(self, mode: bool = True) -> Merging:
+        super().train(mode)
+        if self.merged == mode:
+            self.weight.data += -self.adapter.data if mode else self.adapter.data
+            self.merged = not mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + (0 if self.merged else x @ self.adapter.T)
+
+
+class TimeFirst(nn.Module):
+    """PyTorch's recurrent layers as they are by default: the last state of each sample, or the output of every step."""
+
+    def __init__(self, width: int, out: int, steps: bool) -> None:
+        super().__init__()
+        self.inner, self.steps = nn.GRU(width, out), steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs, state = self.inner(x)
+        return outputs if self.steps else state[-1]
+
+
+MEMORIES = ("in place", "data", "replaced", "queue", "slow parameter", "attributes")
+
+
 def activation(draw: random.Random) -> nn.Module:
     return draw.choice(
         [nn.ReLU(inplace=True), nn.ReLU(), nn.Tanh(), nn.GELU(), nn.Sigmoid(), nn.SiLU(inplace=True), nn.LeakyReLU(0.1, True)]
@@ -91,7 +164,7 @@ def dense(draw: random.Random, width: int, out: int, depth: int = 0) -> nn.Modul
     layers: list[nn.Module] = []
     for _ in range(draw.randrange(3)):
         new = draw.choice([4, 6, 8, 12])
-        kind = draw.randrange(9) if depth < 2 else draw.randrange(5)
+        kind = draw.randrange(11) if depth < 2 else draw.randrange(5)
         if kind <= 1:
             layers += [nn.Linear(width, new), activation(draw)]
         elif kind == 2:
@@ -109,6 +182,10 @@ def dense(draw: random.Random, width: int, out: int, depth: int = 0) -> nn.Modul
         elif kind == 7:
             shared = nn.Linear(width, width)
             layers, new = [*layers, shared, activation(draw), shared], width
+        elif kind == 8:
+            layers, new = [*layers, Remembering(draw.choice(MEMORIES), width)], width
+        elif kind == 9:
+            layers += [Merging(width, new), activation(draw)]
         else:
             layers += [nn.Sequential(dense(draw, width, new, depth + 1))]
         width = new
@@ -118,7 +195,7 @@ def dense(draw: random.Random, width: int, out: int, depth: int = 0) -> nn.Modul
 def vectors(draw: random.Random, width: int, out: int) -> nn.Module:
     body = dense(draw, width, out)
     if draw.random() < 0.3:
-        return nn.Sequential(draw.choice([nn.BatchNorm1d(width), nn.Identity(), nn.ReLU(inplace=True)]), body)
+        return nn.Sequential(draw.choice([nn.BatchNorm1d(width), BatchStatistics(width), nn.ReLU(inplace=True)]), body)
     return nn.Sequential(body, nn.BatchNorm1d(out), nn.Dropout(0.3)) if draw.random() < 0.2 else body
 
 

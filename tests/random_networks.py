@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from random_bodies import maps, sequences, vectors
+from random_bodies import Merging, TimeFirst, maps, sequences, vectors
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -36,7 +36,9 @@ class Drawn:
         make: () -> the data, new each time and the same.
         head: dotted name of the layer that is the head; None where no one can say.
         certain: whether the capture must find it, or must refuse nothing.
-        reduce: "rows", "places" (every place is a row), "mean", or "pick": places of the head to rows.
+        refused: whether any number is wrong, because what is returned is not what a linear layer computes.
+        reduce: "rows", "places" (every place is a row), "steps" (so, time first), "mean", "pick" or "loop" (several calls of one
+            batch are rows): places of the head to rows.
         pick: (samples, batch inputs) -> place of each sample.
         labels: "class", "one-hot", "real", "wrong", "places" or None.
     """
@@ -47,6 +49,7 @@ class Drawn:
     reduce: str
     options: dict[str, Any]
     certain: bool = True
+    refused: bool = False
     pick: Callable[[int, Any], Tensor] | None = None
     labels: str | None = None
     what: list[str] = field(default_factory=list)
@@ -63,6 +66,17 @@ class LowRankAdapted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.base(x) + self.up(self.down(x))
+
+
+class Prototypes(nn.Module):
+    """A head whose weight is a bare parameter: cosines."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(nn.functional.normalize(x, dim=-1), self.weight)
 
 
 class Network(nn.Module):
@@ -153,13 +167,22 @@ def finish_of_places(draw: random.Random, drawn: Drawn, masked: bool) -> None:
         net.finish = lambda out, features, mask: out[:, place]
 
 
-def surround(draw: random.Random, drawn: Drawn, classes: int) -> None:
+OTHERS = (
+    "odd", "two heads", "joined heads", "parameter head", "named parameter head", "not run", "adapter", "named adapter",
+    "merging", "helper", "gate", "residual", "twice", "both", "loop",
+)  # fmt: skip
+
+
+def surround(draw: random.Random, drawn: Drawn, classes: int, kind: str | None) -> None:
     """What may go wrong around a head on vectors."""
     net: Any = drawn.model
-    others = "odd, two heads, joined heads, no head, not run, adapter, named adapter, helper, twice, both, loop"
-    kind = draw.choice([*["finish"] * 10, *others.split(", ")])
+    kind = kind or draw.choice([*["finish"] * 12, *OTHERS])
     drawn.what.append(kind)
-    width = net.head.in_features
+    width, in_place = net.head.in_features, draw.random() < 0.5
+
+    def refuse() -> None:
+        drawn.certain, drawn.refused, drawn.head = False, True, None
+
     if kind == "finish":
         name = draw.choice(list(UNHARMED))
         net.finish = UNHARMED[name]
@@ -167,30 +190,25 @@ def surround(draw: random.Random, drawn: Drawn, classes: int) -> None:
     elif kind == "odd":
         name = draw.choice(list(ODD))
         net.finish, drawn.certain = ODD[name], False
+        drawn.head = None if name == "the features" else drawn.head
         drawn.what.append(name)
     elif kind in ("two heads", "joined heads"):
         net.other = other = nn.Linear(width, draw.choice([classes, 2, 3]))
+        first = draw.choice([lambda out: out, torch.sigmoid])
         join = kind == "joined heads"
-        net.finish = lambda out, features, _: torch.cat([out, other(features)], -1) if join else (out, other(features))
-        if draw.random() < 0.5:
+        net.finish = lambda out, features, _: torch.cat([out, other(features)], -1) if join else (first(out), other(features))
+        if draw.random() < 0.3:
             drawn.options["head"] = "head"
         else:
-            drawn.certain, drawn.head = False, None
-    elif kind == "no head":
-        weight = net.head.weight
+            refuse()
+    elif kind == "parameter head":
+        net.weight, net.around = net.head.weight, "plain"
         del net.head
-        net.weight = weight
-        net.head_function = None
-        type_of = type(net)
-
-        class Functional(type_of):
-            @property
-            def head(self) -> Any:
-                return lambda x: nn.functional.linear(x, self.weight)
-
-        net.__class__ = Functional
-        net.around = "plain"
-        drawn.certain, drawn.head = False, None
+        net.head = lambda x: nn.functional.linear(x, net.weight)
+        refuse()
+    elif kind == "named parameter head":
+        net.head, net.around = Prototypes(width, classes), "plain"
+        drawn.options["head"] = draw.choice(["head", net.head])
     elif kind == "not run":
         net.spare = nn.Linear(width, classes)
         if draw.random() < 0.5:
@@ -198,34 +216,51 @@ def surround(draw: random.Random, drawn: Drawn, classes: int) -> None:
             drawn.certain = drawn.options["head"] == "head"
             drawn.head = "head" if drawn.certain else None
     elif kind in ("adapter", "named adapter"):
-        net.head = LowRankAdapted(width, classes, draw.random() < 0.3)
+        net.head = LowRankAdapted(width, classes, zero := draw.random() < 0.3)
         net.around = "plain"
         if kind == "named adapter":
             drawn.options["head"] = draw.choice(["head", net.head])
+        elif zero:
+            drawn.head = "head.base"
         else:
-            drawn.certain, drawn.head = False, None
+            refuse()
+    elif kind == "merging":
+        net.head, net.around = Merging(width, classes), "plain"
     elif kind == "helper":
         net.helper = helper = nn.Linear(width, draw.choice([classes, 4]))
         net.finish = lambda out, features, _: (out, helper(features).sum(), out)[0]
-    elif kind == "twice":  # the head runs again for something else, before or after what is returned
+    elif kind == "gate":
+        net.gate = gate = nn.Linear(width, draw.choice([classes, 1]))
+        waves = lambda features: 1.5 + (5 * gate(features)).sin()  # noqa: E731
+        net.finish = lambda out, features, _: out.mul_(waves(features)) if in_place else out * waves(features)
+        refuse()
+    elif kind == "residual":
+        net.more = more = nn.Linear(width, classes)
+        waves = lambda features: 3 * (5 * more(features)).sin()  # noqa: E731
+        net.finish = lambda out, features, _: out.add_(waves(features)) if in_place else out + waves(features)
+        refuse()
+    elif kind == "twice":  # the head runs again on other inputs
         net.finish = lambda out, features, _: (out, net.head(features.flip(0).clone()))[0]
-    elif kind == "both":  # nobody can say which of the two is meant
+    elif kind == "both":
         net.finish = lambda out, features, _: (out, net.head(features * 2))
-        drawn.certain, drawn.head = False, None
     else:
         net.finish = lambda out, features, _: torch.stack([net.head(features + k) for k in range(2)], 1)
-        drawn.certain, drawn.head = False, None
+        drawn.reduce = "loop"
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def data_of(draw: random.Random, drawn: Drawn, x: Tensor, mask: Tensor | None, classes: int, places: tuple[int, ...]) -> None:
-    """Labels, batches, weights and options."""
-    n = len(x)
+def data_of(
+    draw: random.Random, drawn: Drawn, x: Tensor, mask: Tensor | None, classes: int, places: tuple[int, ...], axis: int
+) -> None:
+    """Labels, batches, weights and options; samples are counted along one axis of the inputs."""
+    n = x.shape[axis]
     kind = draw.choice(["class"] * 4 + ["one-hot", "real", "missing", "wrong", "small type", None, None])
     if drawn.reduce == "places":
         kind = draw.choice(["places", None])
+    if drawn.reduce in ("loop", "steps"):
+        kind = None
     if kind in ("class", "missing", "small type", "one-hot", "wrong"):
         y = torch.randint(classes, (n,)) if draw.random() < 0.5 else torch.arange(n) % classes
         y = y.clamp_max(max(classes - 2, 0)) if kind == "missing" else y
@@ -245,6 +280,8 @@ def data_of(draw: random.Random, drawn: Drawn, x: Tensor, mask: Tensor | None, c
     inputs: Any = x
     if mask is not None:
         kinds = ["mapping"]
+    elif axis:
+        kinds = ["iterator"] if y is None else ["list", "iterator"]  # a list of two tensors may be inputs with targets
     else:
         kinds = ["tensors", "list", "list", "loader", "loader", "shuffled", "iterator", "with empty"]
     form = draw.choice(kinds)
@@ -261,7 +298,8 @@ def data_of(draw: random.Random, drawn: Drawn, x: Tensor, mask: Tensor | None, c
             return [{name: value[rows].clone() for name, value in whole.items()} for rows in cuts]
         if form == "tensors":
             return inputs.clone() if y is None else (inputs.clone(), y.clone())
-        parts = [inputs[c].clone() if y is None else (inputs[c].clone(), y[c].clone()) for c in cuts]
+        pieces = [(inputs[:, c] if axis else inputs[c]).clone() for c in cuts]
+        parts = pieces if y is None else [(piece, y[c].clone()) for piece, c in zip(pieces, cuts, strict=True)]
         if form in ("list", "with empty"):
             return parts
         if form == "iterator":
@@ -274,7 +312,13 @@ def data_of(draw: random.Random, drawn: Drawn, x: Tensor, mask: Tensor | None, c
     once = form == "iterator"
     if draw.random() < 0.2 and form != "shuffled":
         options["num_samples"] = draw.choice([1, 2, n // 2 + 1, n, 10 * n])
-    if draw.random() < 0.25 and drawn.reduce != "places":
+    if drawn.reduce == "places" and draw.random() < 0.4:
+        options["rows"] = draw.choice(["all", "mask" if mask is not None else "labels" if y is not None else "all"])
+    if drawn.reduce == "loop" and mask is not None:
+        options["rows"] = "all"
+    if drawn.reduce == "steps":
+        options["layout"] = "time_first"
+    if draw.random() < 0.25 and drawn.reduce not in ("places", "steps", "loop"):
         rows = min(n, options.get("num_samples", n))
         w = torch.rand(rows, dtype=draw.choice([torch.float32, torch.float64])) + 0.05
         w = w * (torch.rand(rows) < draw.choice([1.0, 0.7, 0.0])) if draw.random() < 0.5 else w
@@ -293,17 +337,21 @@ def data_of(draw: random.Random, drawn: Drawn, x: Tensor, mask: Tensor | None, c
 # --- all together -----------------------------------------------------------------------------------------------------
 
 
-def draw_network(seed: Any) -> Drawn:
-    """A network with weights and data, the same for the same seed."""
+def draw_network(seed: Any, kind: str | None = None, around: str | None = None) -> Drawn:
+    """A network with weights and data, the same for the same seed; of one kind, or with one thing around its head, if asked."""
     draw = random.Random(f"network {seed}")
     torch.manual_seed(draw.randrange(2**31))
     classes, width = draw.choice([1, 2, 3, 3, 4, 5]), draw.choice([2, 5, 8, 12])
     n = draw.choice([2, 3, 9, 20, 40, 60])
-    kind = draw.choice(["vectors"] * 4 + ["maps", "maps", "sequences", "tokens", "alone"])
-    masked, places, mask = False, (), None
-    if kind == "vectors":
+    kind = kind or draw.choice(["vectors"] * 5 + ["maps", "maps", "sequences", "tokens", "alone", "time first"])
+    masked, places, mask, axis = False, (), None, int(kind == "time first")
+    if kind == "time first":
+        steps = draw.random() < 0.3
+        x, everywhere = torch.randn(draw.choice([1, 4, 7]), n, 4), False
+        model: Any = Network(TimeFirst(4, width, steps), nn.Linear(width, classes))
+    elif kind == "vectors":
         x = torch.randn(n, 6)
-        model: Any = Network(vectors(draw, 6, width), nn.Linear(width, classes, bias=draw.random() < 0.7))
+        model = Network(vectors(draw, 6, width), nn.Linear(width, classes, bias=draw.random() < 0.7))
     elif kind == "alone":
         x = torch.randn(n, 6)
         model = nn.Linear(6, classes)
@@ -339,15 +387,17 @@ def draw_network(seed: Any) -> Drawn:
     elif kind in ("sequences", "tokens") and everywhere:
         places = (length,)
         finish_of_places(draw, drawn, masked)
+    elif kind == "time first" and steps:
+        drawn.reduce = "steps"
     elif kind != "alone":
-        surround(draw, drawn, classes)
+        surround(draw, drawn, classes, around)
     if kind != "alone" and draw.random() < 0.1 and hasattr(model, "head") and isinstance(model.head, nn.Linear):
         if draw.random() < 0.5:
             model.head = nn.utils.parametrizations.weight_norm(model.head)
         else:
             nn.utils.parametrizations.spectral_norm(model.head).eval()
             drawn.what.append("spectral norm")
-    if isinstance(model, Network) and model.around == "plain" and drawn.what[-1:] != ["no head"]:
+    if isinstance(model, Network) and model.around == "plain" and drawn.what[-1:] != ["parameter head"]:
         model.around = draw.choice(["plain"] * 6 + ["random", "autocast", "inference", "keyword"])
         if model.around == "keyword" and not isinstance(getattr(model, "head", None), nn.Linear):
             model.around = "plain"
@@ -355,14 +405,14 @@ def draw_network(seed: Any) -> Drawn:
     spoil(draw, drawn, model, x)
     x = x if not x.is_floating_point() else x * draw.choice([1, 1, 1, 1, 1e-3, 1e3]) + draw.choice([0, 0, 0, 30])
     if x.is_floating_point() and draw.random() < 0.05:
-        x[draw.randrange(n)] = draw.choice([torch.nan, torch.inf, -torch.inf])
+        x.select(axis, draw.randrange(n)).fill_(draw.choice([torch.nan, torch.inf, -torch.inf]))
         drawn.what.append("not finite")
     dtype = draw.choice([torch.float32] * 7 + [torch.float64, torch.bfloat16, torch.float16])
     if dtype != torch.float32 and getattr(model, "around", "") != "autocast":
         model.to(dtype)
         x = x.to(dtype) if x.is_floating_point() and draw.random() < 0.95 else x
         drawn.what.append(str(dtype))
-    data_of(draw, drawn, x, mask, classes, places)
+    data_of(draw, drawn, x, mask, classes, places, axis)
     modes(draw, model)
     return drawn
 

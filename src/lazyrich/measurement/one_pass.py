@@ -180,7 +180,7 @@ class OnePass:
             rows=rows,
             outputs=rows.outputs if rows.outputs is not None else _narrowed(rows.features, known.narrow),
             targets=targets,
-            integer_targets=rows.targets is not None and not rows.targets.is_floating_point() and rows.num_outputs == 1,
+            integer_targets=rows.targets is not None and are_labels(rows.targets) and rows.num_outputs == 1,
             weights=self._weights(rows, seen),
             batch=batch,
             layers=inputs,

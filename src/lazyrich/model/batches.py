@@ -63,11 +63,11 @@ class Batch:
         except RuntimeError as error:
             ours = {x.dtype for x in tensors_in(self.inputs) if x.is_floating_point()}
             held = {x.dtype for x in model.parameters() if x.is_floating_point()}
-            if ours and len(held) == 1 and not ours & held and "dtype" in str(error):  # as mixed-precision trainers cast
+            if ours and len(held) == 1 and not ours & held and "type" in str(error):  # as mixed-precision trainers cast
                 dtype = next(iter(held))
                 cast = map_tensors(self.inputs, lambda x: x.to(dtype) if x.is_floating_point() else x)
                 return replace(self, inputs=cast).feed(model)
-            if ours and held and not ours & held and "dtype" in str(error):
+            if ours and held and not ours & held and "type" in str(error):
                 raise TypeError(
                     f"data: the inputs are {', '.join(map(str, ours))} and the model's parameters "
                     f"{', '.join(map(str, held))}; convert one of them, or measure under torch.autocast"

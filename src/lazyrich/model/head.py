@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from .._support.nested import tensors_in
 from ..errors import HeadError
 from .calls import FEW_ROWS, Call, recorded
+from .functions import same_values
 from .linear import channels_last, is_linear, linear_parameters
-from .returned import Relation, combined, holds, relation
+from .returned import WEAK, Relation, combined, holds, relation
 
 FEW_COLUMNS = 1024  # of very many outputs that are compared with the weights
 FORWARD_ONLY = ("past_key_values",)  # what a model returns for its own next call
@@ -80,7 +81,7 @@ def find_head(model: nn.Module, forward: Callable[[], Any], named: nn.Module | s
     for k in range(len(tensors)):
         if (found := relation(first.copies[last], tensors, k)) is not None:
             passing.setdefault(first.copies[last].module, []).append(found)
-            explained.add(k)
+            explained |= set() if found.function.kind in WEAK else {k}
     open_tensors = [k for k in range(len(tensors)) if k not in explained]
     possible = [k for k, (_, shape) in enumerate(first.made) if k != last and _may_be(shape, [tensors[i] for i in open_tensors])]
     again = None
@@ -134,10 +135,7 @@ def one_call(model: nn.Module, head: Head, calls: Sequence[Call], returned: Sequ
             f"the head {head.name!r} did not run in the forward pass of {type(model).__name__}; pass another head=. "
             f"{listed(model, [module for module in names(model) if is_linear(module)])}"
         )
-    different = [calls[0]]
-    for call in calls[1:]:
-        if not any(_same(call, other) for other in different):
-            different.append(call)
+    different = _different(calls)
     if len(different) == 1:
         return different[0]
     if (together := _joined(different, returned)) is not None:
@@ -253,7 +251,7 @@ def _returned_as_features(
         found.tensor
         for found in passing[module]
         if returned[found.tensor].numel() == features.numel()
-        and torch.equal(returned[found.tensor].detach().flatten().to(features.dtype), features)
+        and bool(same_values(returned[found.tensor].detach().flatten().to(features.dtype), features).all())
     ]
     return len(equal) == len(passing[module])
 
@@ -274,7 +272,8 @@ def _second_run(
     by_module: dict[nn.Module, list[Call]] = {}
     for call in record.calls:
         by_module.setdefault(call.module, []).append(call)
-    for module, calls in by_module.items():
+    for module, repeated_calls in by_module.items():
+        calls = _different(repeated_calls)
         relations = [found for call in calls for found in _relations(call, tensors)]
         if not relations and len(calls) > 1 and (together := _joined(calls, tensors)) is not None:
             relations = _relations(together, tensors)
@@ -284,27 +283,38 @@ def _second_run(
 
 
 def _joined(calls: Sequence[Call], returned: Sequence[Tensor]) -> Call | None:
-    """Calls whose outputs, one after the other along one dimension, are what the model returns."""
+    """Calls whose outputs, one after the other along one dimension or stacked after the first, are what the model returns."""
     if any(not call.whole for call in calls) or len({len(call.shape) for call in calls}) > 1:
         return None
-    for dim in range(len(calls[0].shape) - 1):
+    for dim in (None, *range(len(calls[0].shape) - 1)):
         try:
-            outputs = torch.cat([call.outputs for call in calls], dim)
-            features = torch.cat([call.features for call in calls], dim)
+            outputs, features = (
+                torch.stack(parts, 1) if dim is None else torch.cat(parts, dim)
+                for parts in ([call.outputs for call in calls], [call.features for call in calls])
+            )
         except RuntimeError:  # other sizes elsewhere
             continue
         joined = Call(calls[0].module, features, outputs, tuple(outputs.shape), calls[0].parameters)
-        if any(found.columns is None and found.rows == "all" for found in _relations(joined, returned)):
+        if any(found.function.columns is None and found.rows == "all" for found in _relations(joined, returned)):
             return joined
     return None
+
+
+def _different(calls: Sequence[Call]) -> list[Call]:
+    """Calls with the same inputs and outputs once."""
+    different: list[Call] = []
+    for call in calls:
+        if not any(_same(call, other) for other in different):
+            different.append(call)
+    return different
 
 
 def _same(first: Call, second: Call) -> bool:
     return (
         first.shape == second.shape
         and first.features.shape == second.features.shape
-        and torch.equal(first.features, second.features)
-        and torch.equal(first.outputs, second.outputs)
+        and bool(same_values(first.features, second.features).all())
+        and bool(same_values(first.outputs, second.outputs).all())
     )
 
 

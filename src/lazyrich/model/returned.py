@@ -7,7 +7,7 @@ constant vector, or their mean over positions. Shape and order are no evidence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 
@@ -15,17 +15,13 @@ import torch
 from torch import Tensor
 
 from .calls import FEW_ROWS, Call
+from .functions import Function, cast_like, function_of, is_constant, same_values
 
 CHECKED_ROWS = 8  # of every batch after the first
-LEAST_ENTRIES = 32  # distinct values that must be in order before an unknown function counts as increasing
-MOST_REORDERED = 1024  # columns that are looked for in another order
 MOST_POSITIONS = 64  # from the first on, and the last one, that are tried one by one
 MOST_DIMENSIONS = 5  # layouts of more dimensions are not searched
 MEASURED_AS_RETURNED = ("selected columns", "a constant vector added")
-_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid, "tanh": torch.tanh, "softplus": torch.nn.functional.softplus, "exponential": torch.exp,
-    "logarithm of the sigmoid": torch.nn.functional.logsigmoid, "positive part": torch.relu,
-}  # fmt: skip
+WEAK = ("a constant vector added", "increasing function")  # taken only where nothing else fits in any layout
 
 
 @dataclass(frozen=True)
@@ -34,46 +30,47 @@ class Relation:
 
     Attributes:
         tensor: which of the returned tensors.
-        kind: how its entries follow from the outputs: "as it is", "softmax", "increasing function (sigmoid)", …
+        function: how its entries follow from the outputs, and which columns of them it holds.
         rows: which rows it holds: "all", "mean" over positions, "position" (one of every sample), "subset".
         order: the order of its dimensions in which it is like the outputs.
-        columns: which columns of the outputs it holds, in its own order; None: all.
         position: the one position of every sample that it holds, where that is the same for all; None: found by value.
         also: other returned tensors that hold more of the rows.
     """
 
     tensor: int
-    kind: str
+    function: Function
     rows: str
     order: tuple[int, ...]
-    columns: tuple[int, ...] | None = None
     position: int | None = None
     also: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         where = {"all": "", "mean": ", mean over positions", "position": ", selected positions", "subset": ", selected rows"}
-        return self.kind + where[self.rows]
+        return self.function.kind + where[self.rows]
 
     def arranged(self, x: Tensor) -> Tensor:
         """The returned tensor with one row for each row that it holds and one column for each of its columns."""
-        width = None if self.columns is None else len(self.columns)
+        width = None if self.function.columns is None else len(self.function.columns)
         x = x.permute(self.order)
         return x.reshape(-1, x.shape[-1] if width is None else width)
 
 
 def relation(call: Call, returned: Sequence[Tensor], tensor: int) -> Relation | None:
     """How one returned tensor follows from the outputs of a call; None where the values do not show it."""
-    y, width = returned[tensor].detach(), call.shape[-1]
+    y = returned[tensor].detach()
     if y.numel() == 0 or call.outputs.numel() == 0:
         return None
+    weak = None
     for rows, order, columns in _layouts(y, call):
         values = y.permute(order).reshape(-1, columns)
         for position, pair in _pairs(call, values, rows):
-            kind = _kind(*pair)
-            if kind is not None:
-                chosen = None if kind[1] == tuple(range(width)) else kind[1]
-                return Relation(tensor, kind[0], rows, order, chosen, position)
-    return None
+            function = function_of(*pair, mean=rows == "mean")
+            if function is not None:
+                found = Relation(tensor, function, rows, order, position)
+                if function.kind not in WEAK:
+                    return found
+                weak = weak or found
+    return weak
 
 
 def _pairs(call: Call, values: Tensor, rows: str) -> Iterator[tuple[int | None, tuple[Tensor, Tensor]]]:
@@ -97,13 +94,13 @@ def holds(found: Relation, call: Call, returned: Sequence[Tensor]) -> bool:
         return False
     if call.outputs.numel() == 0 or y.numel() == 0:
         return call.outputs.numel() == y.numel()
-    width = call.shape[-1] if found.columns is None else len(found.columns)
+    width = call.shape[-1] if found.function.columns is None else len(found.function.columns)
     if y.numel() % width:
         return False
-    if found.kind == "as it is" and found.rows == "all" and y.shape == call.outputs.shape and y.ndim == 2:
+    if found.function.kind == "as it is" and found.rows == "all" and y.shape == call.outputs.shape and y.ndim == 2:
         step = max(1, len(y) // CHECKED_ROWS)
         few = y[::step]
-        if torch.equal(_as(call.outputs[::step], few), few):  # the usual case, at once
+        if torch.equal(cast_like(call.outputs[::step], few), few):  # the usual case, at once
             return True
     values = y.permute(found.order).reshape(-1, width)
     if found.position is not None:
@@ -116,10 +113,9 @@ def holds(found: Relation, call: Call, returned: Sequence[Tensor]) -> bool:
         if pair is None:
             return False
         outputs, values = pair
-    if found.columns is not None:
-        outputs = outputs[:, list(found.columns)]
-    kind = _kind(outputs, values, enough=2)
-    return kind is not None or _constant(values)
+    if found.function.columns is not None:
+        outputs = outputs[:, list(found.function.columns)]
+    return is_constant(values) or function_of(outputs, values, mean=found.rows == "mean", known=found.function) is not None
 
 
 def positions(call: Call, values: Tensor) -> Tensor | None:
@@ -132,7 +128,7 @@ def positions(call: Call, values: Tensor) -> Tensor | None:
     outputs = call.outputs.flatten(1, -2)
     if len(outputs) != len(values):
         return None
-    matching = _equal(_as(outputs, values), values.unsqueeze(1)).all(-1)
+    matching = same_values(cast_like(outputs, values), values.unsqueeze(1)).all(-1)
     if not bool(matching.any(1).all()):
         return None
     always = matching.all(0).nonzero()[:, 0]
@@ -143,7 +139,7 @@ def subset(call: Call, values: Tensor) -> Tensor | None:
     """(rows,) which rows of the outputs the returned rows are; None where one is not among them."""
     if not call.whole:
         return None
-    outputs = _as(call.outputs.flatten(0, -2), values)
+    outputs = cast_like(call.outputs.flatten(0, -2), values)
     ours, theirs = _hashed(outputs), _hashed(values)
     order = ours.argsort(stable=True)
     place = torch.searchsorted(ours[order], theirs).clamp_max(len(order) - 1)
@@ -195,115 +191,6 @@ def _paired(call: Call, values: Tensor, rows: str, most: int = FEW_ROWS) -> tupl
     return outputs[index], values[index]
 
 
-def _kind(outputs: Tensor, values: Tensor, enough: int = LEAST_ENTRIES) -> tuple[str, tuple[int, ...]] | None:
-    """How (rows, columns) returned values follow from (rows, C) outputs, and which columns they are."""
-    finite = torch.isfinite(outputs).all(1)  # what is not finite has an error of its own
-    if bool(finite.any()) and not bool(finite.all()):
-        outputs, values = outputs[finite], values[finite]
-    width = outputs.shape[1]
-    every = tuple(range(width))
-    if values.shape[1] < width:
-        columns = _columns(outputs, values)
-        return None if columns is None else ("selected columns", columns)
-    seen = ~(torch.isneginf(values) | (values == torch.finfo(values.dtype).min))  # classes that a mask has ruled out
-    if bool(seen.any()) and bool(_equal(_as(outputs, values), values)[seen].all()):
-        return "as it is", every
-    if not bool(seen.all()) or _constant(values):
-        return None
-    if 1 < width <= MOST_REORDERED and (columns := _columns(outputs, values)) is not None:
-        return "selected columns", columns
-    x, y = outputs.double(), values.double()
-    close = _closeness(outputs, values)
-    if len(x) > 1 and not _constant(outputs) and close(y, x + (y - x).mean(0)):
-        return "a constant vector added", every
-    scale = float((x * y).sum() / x.square().sum().clamp_min(torch.finfo(torch.float64).tiny))
-    if scale and close(y, scale * x):
-        return "increasing function (a multiple)", every
-    if width > 1:
-        if close(y, x.softmax(1)) or _is_softmax(x, y, close.tolerance):
-            return "softmax", every
-        normalised = bool((y.exp().sum(1) - 1).abs().max() < 0.05)
-        if normalised and (close(y, x.log_softmax(1)) or _same_shape(x, y, close.tolerance)):
-            return "logarithm of the softmax", every
-    for name, function in _FUNCTIONS.items():
-        if close(y, function(x)):
-            return f"increasing function ({name})", every
-    return ("increasing function", every) if _increasing(x, y, close.tolerance, enough) else None
-
-
-class _closeness:  # noqa: N801 - a function with a tolerance
-    """Equality up to the rounding of the coarser of two dtypes."""
-
-    def __init__(self, outputs: Tensor, values: Tensor) -> None:
-        eps = max(torch.finfo(x.dtype).eps for x in (outputs, values))
-        self.tolerance = (64 if eps < 1e-6 else 4) * eps
-
-    def __call__(self, y: Tensor, expected: Tensor) -> bool:
-        size = float(torch.maximum(y.abs(), expected.abs()).max())
-        return bool(((y - expected).abs() <= self.tolerance * (0.05 * size + expected.abs())).all())
-
-
-def _same_shape(x: Tensor, y: Tensor, tolerance: float) -> bool:
-    """Whether each row of y is that of x times one positive number for all rows, up to a constant of the row."""
-    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
-    scale = float((x * y).sum() / x.square().sum().clamp_min(torch.finfo(torch.float64).tiny))
-    size = float(y.abs().max())
-    return scale > 0 and size > 0 and bool(((y - scale * x).abs() <= tolerance * max(size, 1.0)).all())
-
-
-def _is_softmax(x: Tensor, y: Tensor, tolerance: float) -> bool:
-    """Whether y is the softmax of x times one number, also over some of the entries where the others are ruled out."""
-    if bool((y < 0).any()) or bool(((y.sum(1) - 1).abs() > 64 * tolerance).any()):
-        return False
-    seen = y > 0
-    if bool(seen.all()):
-        return _same_shape(x, y.log(), tolerance)
-    share = seen.double() / seen.sum(1, keepdim=True).clamp_min(1)
-    x, log = x * seen, torch.where(seen, y, 1.0).log()
-    x, log = (x - (x * share).sum(1, keepdim=True)) * seen, (log - (log * share).sum(1, keepdim=True)) * seen
-    scale = float((x * log).sum() / x.square().sum().clamp_min(torch.finfo(torch.float64).tiny))
-    size = float(log.abs().max())
-    return scale > 0 and size > 0 and bool(((log - scale * x).abs() <= tolerance * max(size, 1.0)).all())
-
-
-def _increasing(x: Tensor, y: Tensor, tolerance: float, enough: int) -> bool:
-    """Whether all entries of y are one increasing function of those of x, and not one constant."""
-    x, y = x.flatten(), y.flatten()
-    if len(x.unique()) < enough or not bool(torch.isfinite(y).all()):
-        return False
-    y = y[x.argsort()]
-    size = float(y.abs().max())
-    return bool((y.diff() >= -tolerance * size).all()) and float(y[-1] - y[0]) > tolerance * size
-
-
-def _columns(outputs: Tensor, values: Tensor) -> tuple[int, ...] | None:
-    """Which columns of the outputs the returned ones are, in their order."""
-    outputs = _as(outputs, values)
-    chosen = []
-    for column in values.T:
-        if len(values) > 1 and bool((column == column[0]).all()):
-            return None
-        same = _equal(outputs, column.unsqueeze(1)).all(0).nonzero()[:, 0]
-        if not len(same):
-            return None
-        chosen.append(int(same[0]))
-    return tuple(chosen) if len(set(chosen)) == len(chosen) else None
-
-
-def _constant(values: Tensor) -> bool:
-    return bool((values == values[0, 0]).all())
-
-
-def _equal(a: Tensor, b: Tensor) -> Tensor:
-    """Where two tensors hold the same values, NaN included: what is not finite has an error of its own."""
-    return (a == b) | (a.isnan() & b.isnan())
-
-
-def _as(outputs: Tensor, values: Tensor) -> Tensor:
-    """The outputs in the dtype and on the device of what is returned."""
-    return outputs.to(values.device, values.dtype)
-
-
 def _hashed(x: Tensor) -> Tensor:
     """(rows,) a 64-bit hash of each row of floating-point numbers."""
     words = (x.double() + 0.0).view(torch.int64)  # -0.0 equals 0.0
@@ -321,9 +208,9 @@ def combined(relations: Sequence[Relation], width: int) -> Relation:
     if all(found.rows == "subset" for found in relations) and len(relations) > 1:
         return replace(relations[0], also=tuple(found.tensor for found in relations[1:]))
     for found in relations:
-        if found.columns is None:
+        if found.function.columns is None:
             return found
-    held = {column for found in relations for column in found.columns or ()}
+    held = {column for found in relations for column in found.function.columns or ()}
     if len(relations) > 1 and held == set(range(width)):
-        return replace(relations[0], kind="as it is, columns over several tensors")
+        return replace(relations[0], function=replace(relations[0].function, kind="as it is, columns over several tensors"))
     return relations[0]

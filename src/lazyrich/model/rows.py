@@ -148,7 +148,7 @@ def head_rows(
             raise HeadError(f"the model returns rows that are not among the outputs of {head.name!r}")
         chosen = torch.cat([part for part in parts if part is not None]).unique()
         features, outputs, index = features[chosen], None if outputs is None else outputs[chosen], chosen
-    if relation is not None and relation.kind in MEASURED_AS_RETURNED:
+    if relation is not None and relation.function.kind in MEASURED_AS_RETURNED:
         outputs = relation.arranged(reading.returned[relation.tensor].detach()).clone()
     rows = BatchRows(
         features, outputs, call.shape[-1] if outputs is None else outputs.shape[1], None, samples, places, index, samples,
@@ -212,7 +212,7 @@ def _samples_of_flat_rows(rows: int, reading: Reading, head: Head, batch: Batch)
     if relation is not None and relation.rows == "all":
         y = reading.returned[relation.tensor]
         shape = tuple(y.shape[k] for k in relation.order)
-        columns = reading.call.shape[-1] if relation.columns is None else len(relation.columns)
+        columns = reading.call.shape[-1] if relation.function.columns is None else len(relation.function.columns)
         lead = shape[:-1] if shape[-1] == columns and len(shape) > 1 else shape
         if len(lead) > 1 and int(torch.Size(lead).numel()) == rows:
             return lead[0]
