@@ -38,12 +38,13 @@ class Function:
     constants: tuple[float, ...] = ()
 
 
-def function_of(outputs: Tensor, values: Tensor, *, mean: bool = False, known: Function | None = None) -> Function | None:
+def function_of(outputs: Tensor, values: Tensor, rows: str = "all", known: Function | None = None) -> Function | None:
     """How (rows, columns) returned values follow from (rows, C) outputs.
 
     Args:
         outputs, values: of the same rows.
-        mean: whether the outputs are means, which may be rounded otherwise than the model's.
+        rows: which they are. Means may be rounded otherwise than the model's; and functions without a name are looked for in all
+            rows alone, because the largest over positions is often in the order of the mean.
         known: what an earlier batch has proved: values that do not contradict it are enough.
     """
     finite = torch.isfinite(outputs).all(1)  # what is not finite has an error of its own
@@ -61,9 +62,9 @@ def function_of(outputs: Tensor, values: Tensor, *, mean: bool = False, known: F
     if 1 < width <= MOST_REORDERED and (columns := _columns(outputs, values)) is not None:
         return Function("selected columns", columns)
     fit = _Fit(outputs, values, known)
-    if mean and fit("as it is", fit.x):
+    if rows == "mean" and fit("as it is", fit.x):
         return Function("as it is")
-    return _softmax(fit) or _increasing(fit) or _shifted(fit) or _in_order(fit)
+    return _softmax(fit) or _increasing(fit) or _shifted(fit) or (_in_order(fit) if rows == "all" else None)
 
 
 class _Fit:

@@ -64,7 +64,7 @@ def relation(call: Call, returned: Sequence[Tensor], tensor: int) -> Relation | 
     for rows, order, columns in _layouts(y, call):
         values = y.permute(order).reshape(-1, columns)
         for position, pair in _pairs(call, values, rows):
-            function = function_of(*pair, mean=rows == "mean")
+            function = function_of(*pair, rows)
             if function is not None:
                 found = Relation(tensor, function, rows, order, position)
                 if function.kind not in WEAK:
@@ -115,7 +115,7 @@ def holds(found: Relation, call: Call, returned: Sequence[Tensor]) -> bool:
         outputs, values = pair
     if found.function.columns is not None:
         outputs = outputs[:, list(found.function.columns)]
-    return is_constant(values) or function_of(outputs, values, mean=found.rows == "mean", known=found.function) is not None
+    return is_constant(values) or function_of(outputs, values, found.rows, found.function) is not None
 
 
 def positions(call: Call, values: Tensor) -> Tensor | None:
