@@ -584,3 +584,11 @@ class TestLargeMean:
             warnings.simplefilter("always")
             low_rank_measure(x, f)
         assert not caught
+
+
+def test_features_of_two_values_whose_rounding_adds_up():
+    """One direction for the features and the outputs alike: D_LR = 0, and 6.6e-6 below it before rounding is allowed for."""
+    generator = torch.Generator().manual_seed(135)
+    on = (torch.rand(1000, 1, generator=generator) < 0.1).float()
+    features = on @ torch.rand(1, 8, generator=generator) + 0.2
+    assert low_rank_measure(features, features @ torch.rand(8, 3, generator=generator)).item() == 0.0

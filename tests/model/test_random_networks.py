@@ -10,8 +10,8 @@ from lazyrich.functional import low_rank_measure, neural_collapse
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
 CASES = 60
-# what was a finding among the first 10,000, of the library or of the trial, and has no test of its own below
-FOUND = (343, 589, 3795, 5442, 5825, 6150, 6837, 7062, 7154, 7786, 8000, 8123, 8551)
+# what was a finding among the first 10,000
+FOUND = (21, 117, 243, 657, 905, 906, 1515)
 
 
 def drawn(*shape, seed=0):

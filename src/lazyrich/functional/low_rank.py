@@ -251,7 +251,8 @@ class _Features:
 def _features_of(gram: Gram) -> _Features:
     _must_vary(gram)
     norm = torch.linalg.matrix_norm(gram.block("features", "features", centered=True))
-    return _Features(gram.block("features", "outputs", centered=True), norm, max(1e-6, gram.feature_rounding))
+    slack = max(1e-6, 8 * gram.feature_rounding)  # where values repeat, so does their rounding, and it adds up
+    return _Features(gram.block("features", "outputs", centered=True), norm, slack)
 
 
 def _measure(part: _Features, span: Span, power: float, damping: float = 0.0) -> Tensor:
