@@ -85,6 +85,17 @@ class TestOneSampleABatch:
                 assert result.low_rank == pytest.approx(low_rank_measure(phi, net.head(phi)).item(), abs=1e-6)
 
 
+def test_two_samples_in_order_are_no_increasing_function():
+    """Ten numbers in order, of which five are near to the other five."""
+    net = Net(
+        lambda net, phi, out: out + 0.1 * torch.tensor([[3.0, 0.0, -1.0, -2.0, 2.0]]).sin() * net.other(phi).sin(), outputs=5
+    )
+    with torch.no_grad():
+        net.head.bias.copy_(torch.arange(5.0))
+    with pytest.raises(HeadError, match="something other than"):
+        measure(net, drawn(2, 5))
+
+
 def test_a_mean_over_positions_is_the_outputs_up_to_rounding():
     net = Net(lambda net, phi, out: out.mean(1))
     assert measure(net, drawn(30, 6, 5)).evidence.returned == "as it is, mean over positions"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 CHANCE = 1e-6  # that values which have nothing to do with the outputs satisfy as many equations as nearly
 LEAST_EXPLAINED = 8.0  # times its residual a function of the outputs must vary over the rows
+LEAST_LEVELS = 32  # values in order that show an unknown function, or as much evidence by fewer, because they repeat
 LEAST_VARIED = 0.01  # of the largest value: what an unknown function must vary over the rows
 MOST_REORDERED = 1024  # columns that are looked for in another order
 _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -168,7 +169,7 @@ def _in_order(fit: _Fit) -> Function | None:
         first = torch.searchsorted(levels, torch.arange(int(levels[-1]) + 1, device=x.device))
         sizes = torch.unique_consecutive((y[first].cummax(0).values / least).floor(), return_counts=True)[1].double()
         orders = torch.lgamma(sizes.sum() + 1) - torch.lgamma(sizes + 1).sum()  # the logarithm of how many there are
-        if float(orders) < -math.log(CHANCE):
+        if float(orders) < math.lgamma(LEAST_LEVELS + 1):
             return None
     return Function("increasing function")
 

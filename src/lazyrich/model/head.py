@@ -286,7 +286,8 @@ def _joined(calls: Sequence[Call], returned: Sequence[Tensor]) -> Call | None:
     """Calls whose outputs, one after the other along one dimension or stacked after the first, are what the model returns."""
     if any(not call.whole for call in calls) or len({len(call.shape) for call in calls}) > 1:
         return None
-    for dim in (None, *range(len(calls[0].shape) - 1)):
+    stacked = any(y.ndim > len(calls[0].shape) for y in returned)
+    for dim in (*([None] if stacked else []), *range(len(calls[0].shape) - 1)):
         try:
             outputs, features = (
                 torch.stack(parts, 1) if dim is None else torch.cat(parts, dim)
