@@ -258,7 +258,7 @@ def judged(drawn: Drawn, other: Drawn, seen: Seen | Exception, result: lazyrich.
             return "measured"  # more calls went well than were counted
         raise Finding(f"measured, where the network itself raises {type(seen).__name__}: {str(seen)[:200]}")
     head = "" if result.head == "(the model itself)" else result.head
-    if drawn.refused and not (head == "other" and shows_little(seen, "head")) and not a_multiple(seen, head):
+    if drawn.refused and not (head == "other" and shows_little(seen, "head", 1)) and not a_multiple(seen, head):
         raise Finding(f"measured {result.head!r}, though what the network returns is not what a linear layer computes")
     if drawn.head is not None and head != drawn.head:
         raise Finding(f"took {result.head!r} for the head, which is {drawn.head!r}")
@@ -342,9 +342,10 @@ def a_multiple(seen: Seen, head: str) -> bool:
     return bool(((y - (out @ y) / (out @ out) * out).abs() <= 2 * eps * y.abs().max()).all())
 
 
-def shows_little(seen: Seen, head: str) -> bool:
+def shows_little(seen: Seen, head: str, first_tensors: int | None = None) -> bool:
     """Whether what is returned of the first batch, if not the outputs themselves, is so few or so equal that it shows nothing."""
     calls, first = next(both for both in zip(seen.heads(head), seen.returned, strict=True) if any(x.numel() for x in both[1]))
+    first = first[:first_tensors]
     if any(x.shape == calls[0][1].shape and torch.equal(x, calls[0][1]) for x in first):
         return False
     rows = [x[x.isfinite().all(1)] for x in (x.double().reshape(len(x), -1) for x in first)]

@@ -96,6 +96,15 @@ def test_two_samples_in_order_are_no_increasing_function():
         measure(net, drawn(2, 5))
 
 
+def test_a_softmax_of_large_outputs_vanishes_to_numbers_that_have_few_digits():
+    """exp(-100) is a denormal number in float32, whose logarithm is wrong in the second digit."""
+    x = drawn(60, 5)
+    x[40:] *= 100
+    net = Net(lambda net, phi, out: (30 * out).softmax(1))
+    net.body[1] = nn.Identity()
+    assert measure(nn.Sequential(net.body, net.head, nn.Softmax(1)), list(x.split(20))).evidence.returned == "softmax"
+
+
 def test_a_mean_over_positions_is_the_outputs_up_to_rounding():
     net = Net(lambda net, phi, out: out.mean(1))
     assert measure(net, drawn(30, 6, 5)).evidence.returned == "as it is, mean over positions"

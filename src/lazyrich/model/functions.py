@@ -116,15 +116,18 @@ def _softmax(fit: _Fit) -> Function | None:
     if x.shape[1] == 1:
         return None
     if bool((y >= 0).all()) and bool(((y.sum(1) - 1).abs() <= 64 * fit.tolerance).all()):
-        kind, seen = "softmax", y > 0
-        y = torch.where(seen, y, 1.0).log()
+        kind, plain, seen = "softmax", x.softmax(1), y > 0
     elif bool(((y.exp().sum(1) - 1).abs() <= min(64 * fit.tolerance, 0.05)).all()):
-        kind, seen = "logarithm of the softmax", torch.ones_like(y, dtype=torch.bool)
+        kind, plain, seen = "logarithm of the softmax", x.log_softmax(1), torch.ones_like(y, dtype=torch.bool)
     else:
         return None
+    known = fit.constants(kind)
+    saturated = int(((y <= fit.tolerance) | (y >= 1 - fit.tolerance)).sum()) if kind == "softmax" else 0  # which show little
+    if (known is None or abs(float(known) - 1) <= fit.tolerance) and fit(kind, plain, unknowns=len(x) + saturated):
+        return Function(kind, constants=(1.0,))
+    y = torch.where(seen, y, 1.0).log() if kind == "softmax" else y
     share = seen.double() / seen.sum(1, keepdim=True)
     x, y = (x - (x * share).sum(1, keepdim=True)) * seen, (y - (y * share).sum(1, keepdim=True)) * seen
-    known = fit.constants(kind)
     scale = _multiple(x, y) if known is None else float(known)
     residual, size = (y - scale * x).abs(), max(float(y.abs().max()), 1.0)
     if scale <= 0 or not bool((residual <= fit.tolerance * size).all()):
