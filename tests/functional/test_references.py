@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lazyrich import measure
+from lazyrich.functional import low_rank_estimate, low_rank_measure
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
 SAMPLES, INPUTS, WIDTH, OUTPUTS = 200, 12, 40, 4
@@ -51,3 +52,21 @@ def test_isotropic_targets(scale):
     r = trained((4.0,) * 4, scale)
     assert abs(r.balanced - r.low_rank) < 0.02
     assert (r.low_rank < 0.001) == (scale < 1)
+
+
+def test_figures_of_the_documentation():
+    """A mark of 0 does not mean a small D_LR; and a rich linear network with unequal targets."""
+    x = torch.linalg.qr(
+        torch.cat([torch.ones(400, 1), torch.randn(400, 5, generator=torch.Generator().manual_seed(0))], 1).double()
+    ).Q
+    x = x[:, 1:] * 400**0.5  # centred and orthonormal
+    estimate = low_rank_estimate(x[:, :3] * torch.tensor([10.0, 1.0, 1.0]), x[:, :3])
+    assert (estimate.value, estimate.isotropic) == (
+        pytest.approx(1 - 102 / (10002 * 3) ** 0.5, abs=1e-9),
+        pytest.approx(0, abs=1e-9),
+    )
+    assert round(estimate.value, 3) == 0.411
+    values = torch.linspace(1, 10, 5, dtype=torch.float64)
+    assert round(low_rank_measure(x * values.sqrt(), x * values).item(), 4) == 0.1344
+    assert low_rank_measure(x * values.sqrt(), x * values, reference="balanced").item() == pytest.approx(0, abs=1e-9)
+    assert low_rank_estimate(x[:, :2], x).isotropic is None  # fewer features than output directions

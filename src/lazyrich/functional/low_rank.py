@@ -29,7 +29,7 @@ class LowRankEstimate:
 
     Attributes:
         value: plug-in estimate of D_LR, as the paper defines it, in [0, 1].
-        corrected: bias-corrected estimate, which may be slightly below 0; None without retained rows.
+        corrected: bias-corrected estimate, which may be below 0 by a few standard errors; None without retained rows.
         stderr: standard error of ``corrected``.
         interval: 95 % interval around ``corrected``; slightly wider than ± 1.96 stderr if few samples dominate the error.
         rank: dimension of the span of the outputs.
@@ -134,9 +134,9 @@ def low_rank_estimate(
 ) -> LowRankEstimate:
     """D_LR with its bias-corrected estimate, standard error, rank, band over ``rtol`` and isotropic baseline.
 
-    The plug-in estimate is biased upward unless n ≫ p. The bias-corrected estimate replaces ‖S_c‖_F² by the unbiased estimate of
-    tr(Σ²) with unknown mean (Himeno & Yamada 2014). The delete-one jackknife in closed form, on at most ``retain`` rows, removes
-    the remaining bias. The standard error is that of the jackknife without the variance that it counts twice
+    The plug-in estimate is biased unless n ≫ p, mostly upward. The bias-corrected estimate replaces ‖S_c‖_F² by the unbiased
+    estimate of tr(Σ²) with unknown mean (Himeno & Yamada 2014). The delete-one jackknife in closed form, on at most ``retain``
+    rows, removes the remaining bias. The standard error is that of the jackknife without the variance that it counts twice
     (Efron & Stein 1981). ``corrected``, ``stderr`` and ``interval`` are None with fewer than 8 samples or without retained rows.
 
     Args:
