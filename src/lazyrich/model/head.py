@@ -100,7 +100,7 @@ def find_head(model: nn.Module, forward: Callable[[], Any], named: nn.Module | s
         reading = read(model, head, forward)
         return _with_evidence(head, reading), reading
     reading = Reading(call, tensors, returned_loss(returned))
-    return _with_evidence(head, reading), reading
+    return _with_evidence(head, reading, passing[head.module]), reading
 
 
 def read(model: nn.Module, head: Head, forward: Callable[[], Any]) -> Reading:
@@ -191,9 +191,9 @@ def _named(model: nn.Module, head: nn.Module | str) -> nn.Module:
     return head
 
 
-def _with_evidence(head: Head, reading: Reading) -> Head:
-    """The head with how it is returned and whether it is linear, from one reading."""
-    relations = _relations(reading.call, reading.returned)
+def _with_evidence(head: Head, reading: Reading, relations: list[Relation] | None = None) -> Head:
+    """The head with how it is returned and whether it is linear, from one reading; its relations where they are known."""
+    relations = _relations(reading.call, reading.returned) if relations is None else relations
     found = combined(relations, reading.call.shape[-1]) if relations else None
     parameters = reading.call.parameters or linear_parameters(head.module)
     residual, linear = _residual(reading.call, parameters)
