@@ -350,7 +350,11 @@ def shows_little(seen: Seen, head: str, first_tensors: int | None = None) -> boo
         return False
     rows = [x[x.isfinite().all(1)] for x in (x.double().reshape(len(x), -1) for x in first)]
     eps = max(torch.finfo(x.dtype).eps for x in (*first, calls[0][1]))
-    return all(len(x) < 3 or bool((x - x.mean(0)).abs().max() <= 16 * eps * max(float(x.abs().max()), 1.0)) for x in rows)
+    few = max(3, -40 / np.log(eps))  # numbers, the fewer the more digits they have
+    return all(
+        len(x) < 3 or x.numel() < few or bool((x - x.mean(0)).abs().max() <= 16 * eps * max(float(x.abs().max()), 1.0))
+        for x in rows
+    )
 
 
 def conv_of_one(out: Tensor) -> bool:
