@@ -70,8 +70,7 @@ class GramMetric(Metric):
             targets = target_matrix(targets, classes)
         gram = self.gram
         if not gram.widths:
-            processes = Processes()
-            gram = Gram(retain=gram.retain, first_row=processes.rank, row_step=processes.size)
+            gram = Gram(retain=gram.retain)
         gram.update(features, outputs, targets, weights)
         self._set(gram)
 

@@ -12,10 +12,10 @@ X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
 
 def test_as_many_rows_are_kept_as_are_asked_for():
     for retain in (0, 7):
-        rows, weights = as_gram(X, retain=retain).retained()
-        assert rows["features"].shape == (retain, 3)
-        assert len(weights) == retain
-    assert len(as_gram(X).retained()[1]) == 0
+        rows = as_gram(X, retain=retain).retained()
+        assert rows.blocks["features"].shape == (retain, 3)
+        assert len(rows.weights) == retain
+    assert len(as_gram(X).retained().weights) == 0
 
 
 def test_two_samples_are_enough_and_one_is_not():

@@ -313,15 +313,17 @@ class TestCorrection:
                 x = x / chi.sqrt() * math.sqrt(0.8)
             estimate = low_rank_estimate(x, x[:, :c])
             plug_in.append(estimate.value)
-            corrected.append(estimate.corrected)
-            errors.append(estimate.stderr)
-            inside += estimate.interval[0] < truth < estimate.interval[1]
-        bias = sum(corrected) / 100 - truth
+            if estimate.interval is not None:
+                corrected.append(estimate.corrected)
+                errors.append(estimate.stderr)
+                inside += estimate.interval[0] < truth < estimate.interval[1]
+        assert len(corrected) >= 97  # the others say why there is no error
+        bias = sum(corrected) / len(corrected) - truth
         assert abs(bias) < 0.004
         assert sum(plug_in) / 100 - truth > 3 * abs(bias)
         assert inside >= 85  # of 100; the benchmark has the full table
         spread = torch.tensor(corrected).std().item()
-        assert 0.75 < sum(errors) / 100 / spread < 1.5
+        assert 0.75 < sum(errors) / len(errors) / spread < 1.5
 
     @pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
     @pytest.mark.parametrize(("reference", "power"), [("projection", 1.0), ("balanced", 0.5), ("outputs", 0.0)])
@@ -393,7 +395,7 @@ class TestCorrection:
 
         gram = Gram()
         gram.update(x, f)
-        xc = gram.retained()[0]["features"]
+        xc = gram.retained().blocks["features"]
         along = xc @ gram.block("features", "features", centered=True)
         pairs = jackknife.norm_pairs(xc @ xc.T, along @ xc.T, (along * xc).sum(1), norm2)  # the derivatives are of the plug-in
         rows = jackknife._rows(gram, replace(jackknife._sampled(gram), pairs=pairs), span_of(gram, "outputs"), most=1024)

@@ -153,7 +153,7 @@ class TestCounts:
         """As wide as it is; as its n × n kernel; on several processes as a sketch."""
         n, p, c = 90, 8, 3
         layer = NarrowGram(lazyrich.Gram(), hold=processes == 1)
-        layer.update(*rows(n, width, c), None)
+        layer.update(*rows(n, width, c), None, None)
         costs = [measurement_cost(n, p, c, layers=layers, processes=processes).state_bytes for layers in ((), (width,))]
         assert within(1.1, held(layer.finish()), costs[1] - costs[0])
 

@@ -10,7 +10,8 @@ terms of rank one, with δ = w/(1-w):
 
     A' = (1+δ)(A - δ x̃ h̃ᵀ),   B' = (1+δ)B - δ h hᵀ,   m' = (1+δ)m - δ h
 
-Therefore every resolvent follows from a few scalar products (Sherman & Morrison), and nothing is decomposed again.
+Therefore every resolvent follows from a few scalar products (Sherman & Morrison), and nothing is decomposed again. How the rows
+were drawn, and what each of them stands for, is in :mod:`lazyrich.functional.retained_design`.
 """
 
 from __future__ import annotations
@@ -24,29 +25,93 @@ from torch import Tensor
 from ..gram import Gram
 from ..gram.moments import PART_ROWS
 from .inverse_root import inverse_root
+from .retained_design import Design, unbiased_squared_norm
 from .span import Span
 
 PAIR_ROWS = 512  # rows whose pairs enter the second-order variance
 _PAIR_TOLERANCE = 1e-4  # relative error of B^{-1/2} in the second-order variance, which is a small part of the error
 _MOST_WORK, _AT_ONCE = 2**24, 2**21  # rows · outputs · resolvents: in total, and in memory at a time
 _NORMAL = 1.959964  # 97.5 % quantile
+_FEW = 8  # samples below which there is no error
+_ONE_DECIDES, _ONE_WEIGHS = 0.9, 0.5  # share of one row in the sum of squared influences: no error, and a note
+_STEP = 1e-3  # of a second difference, as a share of a stratum's weight
+
+
+@dataclass(frozen=True)
+class Influence:
+    """How far each retained row moves D_LR, so that errors of differences and ratios follow from those of the same rows.
+
+    Attributes:
+        moves: (m,) change of D_LR through the row; the variance is the sum of their squares, times what each row stands for.
+        stands_for: (m,) see :class:`Design`.
+        samples: effective number of samples.
+    """
+
+    moves: Tensor
+    stands_for: Tensor
+    samples: float
+
+    @property
+    def variance(self) -> float:
+        """Variance of the estimate to first order."""
+        return float(self.stands_for @ self.moves.square())
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the variance: few if few rows decide."""
+        shares = self.stands_for * self.moves.square()
+        if not self.variance:
+            return math.inf
+        spread = float(shares.square().sum()) / self.variance**2 - 1 / len(shares)
+        return max(2 / max(spread, 2 / self.samples), 3.0)
+
+    @property
+    def effective_rows(self) -> float:
+        """Number of rows, had all the same influence, that would leave the variance as uncertain as it is."""
+        return self.variance**2 / float(self.stands_for @ self.moves.square().square())
+
+    @property
+    def largest_share(self) -> float:
+        """Share of the row that decides most, in the sum of squared influences."""
+        return float(self.moves.square().max()) / self.variance
+
+    def less(self, other: Influence, own: float = 1.0, others: float = 1.0) -> Influence | None:
+        """``own`` times these moves less ``others`` times the other's; None if the rows are not the same."""
+        if len(self.moves) != len(other.moves) or not torch.equal(self.stands_for, other.stands_for):
+            return None
+        return Influence(own * self.moves - others * other.moves, self.stands_for, self.samples)
 
 
 @dataclass(frozen=True)
 class Jackknife:
-    """Bias-corrected estimate of D_LR, its standard error, and the degrees of freedom of that error."""
+    """What the retained rows say about D_LR.
 
-    corrected: float
-    stderr: float
-    freedom: float
+    Attributes:
+        corrected, stderr: bias-corrected estimate and its standard error; None where ``note`` says why.
+        freedom: degrees of freedom of the error.
+        effective_rows, influence: of the retained rows.
+        note: why there is no error, or what a reader of it must know; None where there is nothing to say.
+    """
+
+    corrected: float | None = None
+    stderr: float | None = None
+    freedom: float = math.inf
+    effective_rows: float | None = None
+    influence: Influence | None = None
+    note: str | None = None
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval with Student's quantile (Cornish-Fisher expansion, exact to 1 % from 3 degrees of freedom)."""
-        z, v = _NORMAL, self.freedom
-        quantile = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-        quantile += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-        return self.corrected - quantile * self.stderr, self.corrected + quantile * self.stderr
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval around ``corrected``."""
+        return None if self.corrected is None or self.stderr is None else interval(self.corrected, self.stderr, self.freedom)
+
+
+def interval(value: float, stderr: float, freedom: float) -> tuple[float, float]:
+    """95 % interval with Student's quantile (Cornish-Fisher expansion, exact to 1 % from 3 degrees of freedom)."""
+    z, v = _NORMAL, freedom
+    quantile = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    quantile += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+    return value - quantile * stderr, value + quantile * stderr
 
 
 @dataclass(frozen=True)
@@ -57,8 +122,9 @@ class _Sample:
     on the unit. They and everything that enters second-order terms only are in the precision of the features' products.
     """
 
+    design: Design
+    features: Tensor  # (m, p) x̃
     lengths: Tensor  # (m,) ‖x̃‖²
-    w: Tensor  # (m,) weights, scaled such that those of all samples, retained or not, sum to one
     norm2: Tensor  # unbiased estimate of ‖S_c‖²
     alignment: Tensor  # (m,) from which ‖S_c‖² without a sample follows
     kernel: Tensor  # (k, k) x̃ᵢ·x̃ⱼ of the first k = PAIR_ROWS samples
@@ -75,7 +141,7 @@ class _Rows:
     sample: _Sample
     h: Tensor  # (m, r) h, uncentred
     centred: Tensor  # (m, r) h̃
-    share: float  # number of samples that each row represents
+    design: Design  # of these rows
     loadings: Tensor  # (p, r) A
     projected: Tensor  # (m, r) x̃A
     inner: Tensor  # (r, r) AᵀA
@@ -87,32 +153,34 @@ class _Rows:
         return self.h[some], self.centred[some], self.projected[some], self.sample.lengths[: len(self.h)][some]
 
 
-def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife | None:
+def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife:
     """Compute the jackknife of D_LR with an unbiased ‖S_c‖_F².
 
     The bias is the mean of the part that the first-order term does not explain.
-
-    Returns:
-        None if there are too few samples, no retained rows, or a direction that only one sample has.
     """
     n = gram.effective_count
-    if not gram.retain or n < 8:
-        return None
+    if not gram.retain:
+        return Jackknife()
+    if n < _FEW:
+        return Jackknife(note=f"no error, because it takes {_FEW} samples and there are effectively {n:.3g}")
     sample = gram.reading("jackknife", lambda: _sampled(gram))
-    leverage = sample.w * (sample.outputs @ span.to_basis).square().sum(1)
+    if (why := sample.design.too_few()) is not None:
+        return Jackknife(note=why)
+    leverage = sample.design.w * (sample.outputs @ span.to_basis).square().sum(1)
     # Whichever sample is deleted, the eigenvalues of B, divided by its largest one, lie between these bounds.
     least = float(span.singular_values[span.rank - 1] / span.singular_values[0]) ** 2 * max(1 - float(leverage.max()), 1e-9)
-    nodes = _resolvents(power, least, 1 / (1 - float(sample.w.max())), sample.w)
+    nodes = _resolvents(power, least, 1 / (1 - float(sample.design.w.max())), sample.design.w)
     rows = _rows(gram, sample, span, max(128, _MOST_WORK // (span.rank * max(len(nodes[0]), 1))))
-    w, norm2, alignment = sample.w[: len(rows.h)], sample.norm2, sample.alignment[: len(rows.h)]
-    delta = w / (1 - w)
+    design, norm2, alignment = rows.design, sample.norm2, sample.alignment[: len(rows.h)]
+    w, delta = design.w, design.w / (1 - design.w)
     if norm2 <= 0 or bool((leverage[: len(w)] >= 1 - 1e-9).any()):
-        return None  # only one sample has some direction
+        return Jackknife(note="no error, because one sample alone has an output direction")
+    further = n / (n - 2) if design.strata is None else 1.0
 
     def alignment_without(some: slice, delta: Tensor) -> Tensor:
         """1 - D_LR without each of some samples."""
         numerator, reference = _without(rows, some, nodes, power, delta)
-        left = norm2 + 2 * delta / (1 + delta) * n / (n - 2) * (norm2 - alignment[some])
+        left = norm2 + 2 * delta / (1 + delta) * further * (norm2 - alignment[some])
         return numerator / (left * reference).sqrt()
 
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -127,25 +195,38 @@ def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife | None:
     complete, slope, without = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     value = complete[0]  # 1 - D_LR of all samples
     if not bool(torch.isfinite(without).all()) or value <= 0:
-        return None
-    bias = rows.share * ((1 - w) * (without - value - delta * slope)).sum()
-    influence = (without - value) / delta
-    squares = (1 - w) * (delta * (influence - (w * influence).sum() / w.sum())).square()
-    variance = rows.share * squares.sum()
-    spread = squares.square().sum() / squares.sum().square() - 1 / len(w)  # large if few samples contribute most of the variance
-    freedom = 2 / max(float(spread) * len(w) / n, 2 / n)
+        return Jackknife(note="no error, because D_LR without one of the samples cannot be computed")
+    curvature = (without - value - delta * slope) / delta.square()
+    bias = design.total(w.square() * design.factor * (curvature - _curvature_of_strata(rows, value, power)))
+    influence = Influence(design.moves((value - without) / delta), design.stands_for, n)
     # The jackknife counts the second-order variance twice; at least half remains (Efron & Stein 1981, Ann. Stat. 9).
-    second_order = value.square() * _second_order_variance(rows, power)
-    variance = torch.maximum(variance - second_order, variance / 2)
-    return Jackknife(float(1 - (value - bias)), float(variance.sqrt()), max(freedom, 3.0))
+    variance, second_order = influence.variance, float(value.square() * _second_order_variance(rows, power))
+    stderr = max(variance - second_order, variance / 2) ** 0.5
+    return _judged(float(1 - (value - bias)), stderr, influence)
+
+
+def _judged(corrected: float, stderr: float, influence: Influence) -> Jackknife:
+    """The estimate where it can be trusted; else why there is none."""
+    effective, share, note = influence.effective_rows, influence.largest_share, None
+    if share > _ONE_DECIDES:
+        note = f"no error, because one row has {share:.0%} of the squared influences: look at that row, or measure more"
+    elif not -3 * stderr <= corrected <= 1:
+        note = (
+            f"no error, because {corrected:.3f} ± {stderr:.3f}, the corrected value, is impossible: too few samples; measure more"
+        )
+    if note is not None:
+        return Jackknife(effective_rows=effective, influence=influence, note=note)
+    if share > _ONE_WEIGHS:
+        note = f"one row has {share:.0%} of the squared influences: the error is a guess; measure more"
+    return Jackknife(corrected, stderr, influence.freedom, effective, influence, note)
 
 
 def _sampled(gram: Gram) -> _Sample:
     covariance = gram.block("features", "features", centered=True)
     unit = 2.0 ** -round(math.log2(float(torch.linalg.matrix_norm(covariance))) / 2)
-    norm2 = unbiased_squared_norm(covariance, gram.fourth_moment(), gram.effective_count) * unit**4
-    blocks, w = gram.retained(unit)
-    x = blocks["features"]
+    retained = gram.retained(unit)
+    x, design = retained.blocks["features"], Design.of(retained, gram.strata_rows)
+    w = design.w
     lengths = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).square()
     shape = torch.mul(covariance, unit**2, out=x.new_empty(covariance.shape))
     kernel = x[:PAIR_ROWS] @ x[:PAIR_ROWS].T
@@ -153,11 +234,12 @@ def _sampled(gram: Gram) -> _Sample:
     for part in reversed(x.split(PAIR_ROWS)):  # the first part comes last, because `along` of it is needed for the pairs
         along = part @ shape
         spread.insert(0, torch.linalg.vecdot(along, part).double())
+    norm2 = unbiased_squared_norm(gram, design, x, lengths, torch.cat(spread), unit)
     alignment = (torch.cat(spread) - w * lengths.square()) / (1 - w)
     pairs = norm_pairs(kernel, along @ x[:PAIR_ROWS].T, alignment[:PAIR_ROWS].to(kernel), norm2.to(kernel))
     loadings = gram.block("features", "outputs", centered=True) * unit
     projected = torch.cat([part.double() @ loadings for part in x.split(PART_ROWS)])
-    return _Sample(lengths, w, norm2, alignment, kernel, pairs, blocks["outputs"], loadings, projected)
+    return _Sample(design, x, lengths, norm2, alignment, kernel, pairs, retained.blocks["outputs"], loadings, projected)
 
 
 def norm_pairs(kernel: Tensor, along: Tensor, alignment: Tensor, norm2: Tensor) -> Tensor:
@@ -166,7 +248,8 @@ def norm_pairs(kernel: Tensor, along: Tensor, alignment: Tensor, norm2: Tensor) 
 
 
 def _rows(gram: Gram, sample: _Sample, span: Span, most: int) -> _Rows:
-    count = min(most, len(sample.w))
+    count = min(most, len(sample.lengths))
+    design = sample.design if count == len(sample.lengths) else Design.of(gram.retained(most=count), gram.strata_rows)
     scale = span.singular_values[: span.rank] / span.singular_values[0]
     basis = span.to_basis * scale
     h, mean = sample.outputs[:count] @ basis, span.basis_mean * scale
@@ -175,7 +258,7 @@ def _rows(gram: Gram, sample: _Sample, span: Span, most: int) -> _Rows:
         sample=sample,
         h=h,
         centred=h - mean,
-        share=gram.count / count,
+        design=design,
         loadings=loadings,
         projected=sample.projected[:count] @ basis,
         inner=loadings.T @ loadings,
@@ -249,23 +332,55 @@ def _second_order_variance(rows: _Rows, power: float) -> Tensor:
         alone += coefficient * (through * h * e).sum(1)
     pairs.sub_(mixed).sub_(mixed.T).add_(alone).add_(alone.unsqueeze(1))
     pairs.mul_(2 / numerator).sub_(rows.sample.pairs[:m, :m]).fill_diagonal_(0)
-    pairs.sub_(pairs.sum(dtype=torch.float64) / (m * (m - 1))).fill_diagonal_(0)
-    largest = rows.sample.w[:m].max()  # divided out, so that the squares do not vanish in float32
-    w2 = (rows.sample.w[:m] / largest).square().to(pairs)
-    represented = (rows.share * len(rows.h) / m) ** 2  # pairs of samples for each pair of rows
-    return 0.5 * represented * largest**4 * (w2 @ pairs.square_() @ w2).double()
+    design = rows.design.first(m)
+    if design.strata is None:
+        pairs.sub_(pairs.sum(dtype=torch.float64) / (m * (m - 1)))
+    else:
+        design.centre_pairs(pairs)
+    pairs.fill_diagonal_(0)
+    largest = design.w.max()  # divided out, so that the squares do not vanish in float32
+    w2 = ((design.w / largest).square() * design.stands_for).to(pairs)
+    return 0.5 * largest**4 * (w2 @ pairs.square_() @ w2).double()
 
 
-def unbiased_squared_norm(covariance: Tensor, fourth_moment: float, n: float) -> Tensor:
-    """Estimate tr(Σ²) without bias for any distribution with unknown mean (Himeno & Yamada 2014, J. Multivariate Anal. 130).
+def _curvature_of_strata(rows: _Rows, value: Tensor, power: float) -> Tensor:
+    """(m,) the curvature towards the mean of each row's stratum, by a second difference; 0 where there is one stratum."""
+    design, strata = rows.design, rows.design.strata
+    curvature = torch.zeros_like(design.w)
+    if strata is None:
+        return curvature
+    for stratum in strata.unique():
+        among = strata == stratum
+        share = (design.w * design.stands_for)[among]
+        towards, step = _Direction.of(rows, among, share / share.sum()), _STEP * share.sum()
+        ends = towards.after(rows, step, power) + towards.after(rows, -step, power)
+        curvature[among] = (ends - 2 * value) / (2 * step.square())
+    return curvature
 
-    Args:
-        covariance: (p, p) the plug-in estimate, divided by n and not by n - 1.
-        fourth_moment: Σ wᵢ²‖xᵢ-x̄‖⁴ with weights that sum to one.
-        n: number of samples; with weights, Kish's effective number.
-    """
-    unbiased = n / (n - 1)
-    square = torch.linalg.matrix_norm(covariance).square() * unbiased**2
-    q = fourth_moment * n**2 / (n - 1)
-    trace = covariance.trace() * unbiased
-    return (n - 1) / (n * (n - 2) * (n - 3)) * ((n - 1) * (n - 2) * square + trace.square() - n * q)
+
+@dataclass(frozen=True)
+class _Direction:
+    """The moments of some rows: the direction in which all moments move where these rows lose weight."""
+
+    features: Tensor  # (p,) mean of x̃
+    outputs: Tensor  # (r,) mean of h
+    cross: Tensor  # (p, r) of x̃ and h, uncentred
+    second: Tensor  # (r, r) of h
+    alignment: Tensor
+
+    @classmethod
+    def of(cls, rows: _Rows, among: Tensor, share: Tensor) -> _Direction:
+        h, x = rows.h[among], rows.sample.features[: len(rows.h)][among].double()
+        shared, alignment = h * share.unsqueeze(1), rows.sample.alignment[: len(rows.h)][among]
+        return cls(share @ x, share @ h, x.T @ shared, h.T @ shared, share @ alignment)
+
+    def after(self, rows: _Rows, step: Tensor, power: float) -> Tensor:
+        """1 - D_LR after a step away from these rows."""
+        mean = (1 + step) * rows.mean - step * self.outputs
+        loadings = (1 + step) * rows.loadings - step * self.cross + step * torch.outer(self.features, mean)
+        strengths, basis = torch.linalg.eigh((1 + step) * torch.diag(rows.eigenvalues) - step * self.second)
+        norm2 = rows.sample.norm2
+        left = norm2 + 2 * step / (1 + step) * (norm2 - self.alignment)
+        root, mean = strengths ** (-power / 2), basis.T @ mean
+        reference = root.unsqueeze(1) * (torch.diag(strengths) - torch.outer(mean, mean)) * root
+        return (loadings @ basis * root).square().sum() / (left.sqrt() * torch.linalg.matrix_norm(reference))

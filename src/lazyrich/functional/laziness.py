@@ -2,13 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from ..errors import DegenerateError
 from ..gram import Gram
-from .low_rank import Reference, low_rank_measure
+from .jackknife import interval
+from .low_rank import LowRankEstimate, Reference, low_rank_measure
 
 NO_ROOM = 0.05  # under this D_LR, the features of the start leave no room between lazy and rich
+_ERRORS = 3  # nor where it is under so many standard errors
+
+
+@dataclass(frozen=True)
+class LazinessEstimate:
+    """λ with its error.
+
+    Attributes:
+        value: ratio of the plug-in values.
+        corrected: ratio of the bias-corrected values; None where one of the two has none.
+        stderr: standard error; None where the two were not estimated on the same retained rows.
+        interval: 95 % interval around ``corrected``.
+    """
+
+    value: float
+    corrected: float | None = None
+    stderr: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+def laziness_estimate(now: LowRankEstimate, start: LowRankEstimate) -> LazinessEstimate:
+    """λ from the estimates of D_LR for the features now and at the start, against the same outputs.
+
+    The error follows from the influences of the same retained rows: a row moves λ by λ (IF_N/N - IF_D/D), N and D the numerator
+    and the denominator. What moves both alike cancels.
+
+    Raises:
+        DegenerateError: there is no room: the denominator is under 0.05, or under three of its standard errors.
+    """
+    value = now.value / with_room(start.value, start.stderr)
+    if now.corrected is None or start.corrected is None or start.corrected <= 0:
+        return LazinessEstimate(value)
+    corrected = now.corrected / start.corrected
+    if now.influence is None or start.influence is None or now.value == 0:
+        return LazinessEstimate(value, corrected)
+    relative = now.influence.less(start.influence, 1 / start.value, value / start.value)
+    if relative is None:
+        return LazinessEstimate(value, corrected)
+    stderr = relative.variance**0.5
+    return LazinessEstimate(value, corrected, stderr, interval(corrected, stderr, relative.freedom))
 
 
 def laziness_ratio(
@@ -55,15 +98,16 @@ def laziness_ratio(
     return value / with_room(float(low_rank_measure(start_features, outputs, weights=weights, rtol=rtol, reference=reference)))
 
 
-def with_room(start_value: float) -> float:
+def with_room(start_value: float, stderr: float | None = None) -> float:
     """D_LR of the features of the start, if a ratio to it has a meaning.
 
     Raises:
-        DegenerateError: it is under 0.05.
+        DegenerateError: it is under 0.05, or under three standard errors.
     """
-    if start_value < NO_ROOM:
+    least = max(NO_ROOM, _ERRORS * (stderr or 0.0))
+    if start_value < least:
         raise DegenerateError(
-            f"the features of the start have D_LR {start_value:.3f} against the present outputs, under {NO_ROOM:g}: they leave "
+            f"the features of the start have D_LR {start_value:.3f} against the present outputs, under {least:.2g}: they leave "
             "no room between lazy and rich"
         )
     return start_value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import DegenerateError, RankWarning
 from ..gram import RETAINED_ROWS, Gram
 from .inputs import AnyArray, as_gram
-from .jackknife import jackknifed
+from .jackknife import Influence, jackknifed
 from .sketch import unprojected_low_rank
 from .span import Span, directions_of, mean_note, span_of, varies
 
@@ -38,6 +38,9 @@ class LowRankEstimate:
         singular_values: of the outputs, divided by √n, descending.
         num_samples: number of samples.
         warning: a sentence if the values of the band differ from D_LR by more than 0.02, else None.
+        effective_rows: number of rows that decide the error; None without retained rows.
+        note: why there is no error, or what a reader of it must know; else None.
+        influence: of the retained rows, from which errors of differences follow.
     """
 
     value: float
@@ -50,6 +53,9 @@ class LowRankEstimate:
     singular_values: tuple[float, ...]
     num_samples: int
     warning: str | None
+    effective_rows: float | None = None
+    note: str | None = None
+    influence: Influence | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         error = "" if self.stderr is None else f" (corrected {self.corrected:.4f} ± {self.stderr:.4f})"
@@ -167,15 +173,18 @@ def low_rank_estimate(
     band = {cut: float(_measure(part, directions.span(cut), power)) for cut in BAND}
     return LowRankEstimate(
         value=value,
-        corrected=None if jackknife is None else jackknife.corrected,
-        stderr=None if jackknife is None else jackknife.stderr,
-        interval=None if jackknife is None else jackknife.interval,
+        corrected=jackknife.corrected,
+        stderr=jackknife.stderr,
+        interval=jackknife.interval,
         rank=span.rank,
         band=band,
         isotropic=isotropic_reference(span, gram.widths["features"], power),
         singular_values=tuple(span.singular_values.tolist()),
         num_samples=gram.count,
         warning=_band_warning(value, band),
+        effective_rows=jackknife.effective_rows,
+        note=jackknife.note,
+        influence=jackknife.influence,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from .._support.processes import Processes
 from ..errors import DataError, NonFiniteError
 from .checks import LARGEST_WEIGHT, checked
 from .retained_rows import RowSample
-from .state import TOTALS, Counts, State
+from .state import TOTALS, Counts, State, append, flush
 
 T = TypeVar("T")
 
@@ -26,7 +26,17 @@ class _Share:
     counts: Counts
     first_bad_batch: float
     pilot: Tensor
+    strata_rows: Tensor
     retained: RowSample
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A batch that may be added."""
+
+    blocks: dict[str, Tensor]
+    weights: Tensor | None
+    finite: Tensor | None
 
 
 class Accumulator:
@@ -42,38 +52,57 @@ class Accumulator:
         self._names = names
         self._state = state
         self._readings: dict[str, Any] = {}
+        self._together: list[Accumulator] = [self]
 
     # --- filling -------------------------------------------------------------------------------------------------
 
-    def _add(self, batch: dict[str, Tensor | None], weights: Tensor | None) -> None:
+    def fill_together(self, *others: Accumulator) -> None:
+        """From now on this and the others are filled by :func:`update_together`, and retain the same rows.
+
+        Raises:
+            DataError: one of them has seen rows.
+        """
+        together = [self, *others]
+        if any(one.count for one in together):
+            raise DataError("what is filled together must be empty at the start")
+        for one in together:
+            one._together = together
+
+    def _add(self, batch: Mapping[str, Tensor | None], weights: Tensor | None, strata: Tensor | None = None) -> None:
         """Add a batch; nothing changes if an error is raised."""
-        counts = self._state.counts
-        batch_number = int(counts["batches"])
+        if len(self._together) > 1:
+            raise DataError("this is filled together with others: pass the rows of all of them to update_together")
+        _add_together([self], [batch], weights, strata)
+
+    def _checked(self, batch: Mapping[str, Tensor | None], weights: Tensor | None, strata: Tensor | None) -> _Checked:
         blocks = {name: x for name, x in batch.items() if x is not None}
-        blocks, weights, finite = checked(blocks, weights, batch_number)
-        widths = {name: x.shape[1] for name, x in blocks.items()}
-        earlier = self.widths
+        blocks, weights, finite = checked(blocks, weights, int(self._state.counts["batches"]))
+        widths, earlier = {name: x.shape[1] for name, x in blocks.items()}, self.widths
         if earlier and widths != earlier:
             raise DataError(f"the widths of the blocks must stay the same: this batch has {widths}, the ones before it {earlier}")
-        if not earlier:
-            self._start(blocks)
-        if finite is not None:  # the host does not wait for the result
-            first = self._state.first_bad_batch
-            first.copy_(torch.minimum(first, torch.where(finite.to(first.device), torch.inf, float(batch_number))))
+        known = len(self._state.strata_rows)
+        if (strata is None) != (known == 0):
+            raise DataError(f"strata must be passed with every batch of a Gram of strata and with no other; it has {known}")
+        return _Checked(blocks, weights, finite)
+
+    def _noted(self, batch: _Checked) -> None:
+        """Make room for the blocks, and note what is known of them."""
+        if not self.widths:
+            self._start(batch.blocks)
+        counts = self._state.counts
+        if batch.finite is not None:  # the host does not wait for the result
+            first, number = self._state.first_bad_batch, float(counts["batches"])
+            first.copy_(torch.minimum(first, torch.where(batch.finite.to(first.device), torch.inf, number)))
         counts["batches"] += 1
-        for name, x in blocks.items():
+        for name, x in batch.blocks.items():
             eps = torch.finfo(x.dtype if x.is_floating_point() else torch.float64).eps
             position = self._names.index(name)
             counts["eps"][position] = max(counts["eps"][position], eps)
-        if weights is not None:
-            counts["weighted"] = True
-            if bool((weights == 0).any()):
-                positive = (weights > 0).nonzero().flatten()
-                weights = weights[positive]
-                blocks = {name: x[positive.to(x.device)] for name, x in blocks.items()}
+        counts["weighted"] = bool(counts["weighted"]) or batch.weights is not None
         self._readings.clear()
-        features, *others = blocks.values()
-        self._state.append(features, others, weights)
+
+    def _flush(self) -> None:
+        flush([one._state for one in self._together])
 
     def _start(self, blocks: dict[str, Tensor]) -> None:
         device = blocks[self._names[0]].device
@@ -91,7 +120,7 @@ class Accumulator:
             DataError: on every process, if their blocks or dtypes do not match.
         """
         self._readings.clear()
-        self._state.flush()
+        self._flush()
         shares = [share for share in processes.gather(self._share()) if share is not None]
         if not shares or not processes.together:
             return
@@ -110,7 +139,8 @@ class Accumulator:
             processes.add(value)
             getattr(state.moments, name).copy_(value)
         state.moments.pilot.copy_(first.pilot)
-        state.retained.numbers.fill_(-1)
+        state.strata_rows.copy_(torch.stack([share.strata_rows for share in shares]).sum(0))
+        state.retained.clear()
         for share in shares:
             state.retained.offer(share.retained.used(state.device))
         state.first_bad_batch.fill_(min(share.first_bad_batch for share in shares))
@@ -123,8 +153,8 @@ class Accumulator:
         state = self._state
         if not self.count:
             return None
-        retained = state.retained.used(torch.device("cpu"), copy=True)
-        return _Share(Counts(state.counts.tensor.clone()), float(state.first_bad_batch), state.moments.pilot.cpu(), retained)
+        retained, counts = state.retained.used(torch.device("cpu")), Counts(state.counts.tensor.clone())
+        return _Share(counts, float(state.first_bad_batch), state.moments.pilot.cpu(), state.strata_rows.cpu(), retained)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -201,7 +231,7 @@ class Accumulator:
         """
         if self.count == 0:
             raise DataError("no samples: the data were empty, or every weight was zero")
-        self._state.flush()
+        self._flush()
         if self._state.weight_sum < 1 / LARGEST_WEIGHT:
             raise DataError(
                 f"weights sum to {self._state.weight_sum:.1e}, so their squares underflow; multiply all by a constant"
@@ -225,3 +255,43 @@ class Accumulator:
         position, widths = self._names.index(name), self._state.counts["widths"]
         start = int(widths[:position].sum())
         return slice(start, start + int(widths[position]))
+
+
+def update_together(
+    sums: Sequence[Accumulator],
+    batches: Sequence[Mapping[str, Tensor | None]],
+    weights: Tensor | None = None,
+    strata: Tensor | None = None,
+) -> None:
+    """Add a batch to accumulators that are filled together (see :meth:`Accumulator.fill_together`), in their order.
+
+    Args:
+        batches: for each of them its blocks by name, with the same number of rows.
+        weights: (n,) not negative, of any scale.
+        strata: (n,) int64.
+
+    Raises:
+        DataError, NonFiniteError, TypeError: as for :meth:`lazyrich.Gram.update`; nothing changes then.
+    """
+    if list(sums) != sums[0]._together:
+        raise DataError("call fill_together once, with the same accumulators in the same order")
+    if len({len(x) for batch in batches for x in batch.values() if x is not None}) > 1:
+        raise DataError("all blocks must have the same number of rows")
+    _add_together(sums, batches, weights, strata)
+
+
+def _add_together(
+    sums: Sequence[Accumulator],
+    batches: Sequence[Mapping[str, Tensor | None]],
+    weights: Tensor | None,
+    strata: Tensor | None,
+) -> None:
+    every = [one._checked(batch, weights, strata) for one, batch in zip(sums, batches, strict=True)]
+    for one, batch in zip(sums, every, strict=True):
+        one._noted(batch)
+    weights, rows = every[0].weights, [list(batch.blocks.values()) for batch in every]
+    if weights is not None and bool((weights == 0).any()):
+        positive = (weights > 0).nonzero().flatten()
+        weights, rows = weights[positive], [[x[positive.to(x.device)] for x in blocks] for blocks in rows]
+        strata = None if strata is None else strata[positive.to(strata.device)]
+    append([one._state for one in sums], rows, weights, strata)

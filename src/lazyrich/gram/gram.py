@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import DataError
 from .accumulator import Accumulator
 from .moments import PART_ROWS
-from .retained_rows import RETAINED_ROWS
+from .retained_rows import RETAINED_ROWS, RowSample
 from .state import BLOCK_ROWS, State
 
 BLOCKS = ("features", "outputs", "targets")
@@ -22,9 +22,10 @@ class Gram(Accumulator):
 
     The stack of functions is ``h(x) = [features | outputs | targets]``. Of n samples a Gram holds
 
-    * the sums of ``w``, ``w²``, ``w·h``, ``w·h·hᵀ`` and ``w²‖Φ‖⁴`` about a pilot mean. The last one is needed for the unbiased
+    * the sums of ``w``, ``w²``, ``w·h``, ``w·h·hᵀ`` and ``‖Φ‖⁴`` about a pilot mean. The last one is needed for the unbiased
       estimate of ``‖cov Φ‖_F²``;
-    * a uniform random subset of at most ``retain`` rows, on which the delete-one jackknife is evaluated.
+    * a random sample of at most ``retain`` rows, on which the delete-one jackknife is evaluated. Large rows are retained more
+      surely than small ones.
 
     Products of features with features are formed in the precision of the activations (float32 for half types). Everything that
     involves outputs or targets is formed in float64, because a singular value that is computed from a product is only as accurate
@@ -35,11 +36,10 @@ class Gram(Accumulator):
     batch: whether all values are finite is checked when the sums are read.
 
     Args:
-        retain: number of rows that are retained for the jackknife. They are a uniform subset of all rows, chosen by a hash of the
-            row's number, so the choice depends neither on the sizes of the batches nor on a random generator. With ``0`` there
-            are no error bars.
-        first_row, row_step: which rows of the complete data these are: the i-th is number ``first_row + i · row_step``. Processes
-            that share the data then retain the same rows as one process would.
+        retain: number of rows that are retained for the jackknife. They are chosen by their size and by a hash of their content
+            (:mod:`lazyrich.gram.retained_rows`), so the choice depends neither on the sizes of the batches nor on a random
+            generator. With ``0`` there are no error bars.
+        strata: number of strata. The rows of each are then a sample of their own, as where classes are weighed to count equally.
         num_outputs: the number of outputs that the block of outputs represents, if they were compressed to fewer columns with the
             same inner products (see ``functional.compressed_head``).
         dtypes: block -> the dtype in which the network computed it, if the tensors that are passed have a finer one.
@@ -57,17 +57,13 @@ class Gram(Accumulator):
         self,
         *,
         retain: int = RETAINED_ROWS,
-        first_row: int = 0,
-        row_step: int = 1,
+        strata: int = 0,
         num_outputs: int | None = None,
         dtypes: Mapping[str, torch.dtype] | None = None,
     ) -> None:
-        if retain < 0 or first_row < 0 or row_step < 1:
-            raise ValueError(
-                "retain and first_row must be 0 or more and row_step 1 or more, "
-                f"got retain={retain}, first_row={first_row}, row_step={row_step}"
-            )
-        super().__init__(BLOCKS, State.empty(retain=retain, first_row=first_row, row_step=row_step, num_outputs=num_outputs))
+        if retain < 0 or strata < 0:
+            raise ValueError(f"retain and strata must be 0 or more, got retain={retain}, strata={strata}")
+        super().__init__(BLOCKS, State.empty(retain=retain, strata=strata, num_outputs=num_outputs))
         for name, dtype in (dtypes or {}).items():
             self._state.counts["eps"][BLOCKS.index(name)] = torch.finfo(dtype).eps
 
@@ -77,6 +73,7 @@ class Gram(Accumulator):
         outputs: Tensor | None = None,
         targets: Tensor | None = None,
         weights: Tensor | None = None,
+        strata: Tensor | None = None,
     ) -> None:
         """Add a batch. If an error is raised, the Gram stays as it was.
 
@@ -85,13 +82,14 @@ class Gram(Accumulator):
             outputs: (n, C) floating point.
             targets: (n, T), one-hot or real.
             weights: (n,) not negative. Only their ratios matter; none may exceed 1e100.
+            strata: (n,) int64, the stratum of each row.
 
         Raises:
             NonFiniteError: NaN or infinity in the batch. On an accelerator it is raised when the sums are read.
             DataError: lengths or widths that do not match, or weights that are negative or not finite.
             TypeError: features or outputs that are not floating point.
         """
-        self._add({"features": features, "outputs": outputs, "targets": targets}, weights)
+        self._add({"features": features, "outputs": outputs, "targets": targets}, weights, strata)
 
     def merge(self, other: Gram) -> Gram:
         """Add what ``other`` has seen (another process, an earlier run) to this Gram, and return this Gram.
@@ -107,8 +105,10 @@ class Gram(Accumulator):
             raise DataError(f"cannot merge a Gram with blocks of widths {other.widths} into one with {self.widths}")
         if self.widths and self.product_eps != other.product_eps:
             raise DataError("cannot merge products in float32 with products in float64: the features had different dtypes")
-        self._state.flush()
-        other._state.flush()
+        if len(self._state.strata_rows) != len(other._state.strata_rows):
+            raise DataError("cannot merge Grams with different numbers of strata")
+        self._flush()
+        other._flush()
         self._readings.clear()
         if not self.count:
             self._state = other._state.copy()
@@ -150,7 +150,7 @@ class Gram(Accumulator):
         new.moments.pilot[p + start :] += shift.to(linear)
         new.retained = replace(state.retained, small=state.retained.small @ linear.T)
         new.retained.small[:, start:] += shift.to(linear)
-        new.first_bad_batch = state.first_bad_batch
+        new.first_bad_batch, new.spread, new.strata_rows = state.first_bad_batch, state.spread, state.strata_rows
         self._state = new
         self._readings.clear()
 
@@ -159,7 +159,7 @@ class Gram(Accumulator):
     def tensors(self) -> dict[str, Tensor]:
         """The complete state by name: the tensors themselves, which the Gram writes into, not copies.
 
-        After the first batch their shapes do not change. ``counts``, ``pending_weights`` and ``retained_numbers`` are on the CPU.
+        After the first batch their shapes do not change. ``counts`` and ``pending_weights`` are on the CPU.
         """
         return self._state.tensors()
 
@@ -192,7 +192,7 @@ class Gram(Accumulator):
     @property
     def retain(self) -> int:
         """The largest number of rows that are retained."""
-        return len(self._state.retained.numbers)
+        return len(self._state.retained.sizes)
 
     @property
     def num_outputs(self) -> int:
@@ -211,25 +211,63 @@ class Gram(Accumulator):
         return self._ready().moments.features.diagonal() / self.weight_sum
 
     def fourth_moment(self) -> float:
-        """Σ wᵢ²‖Φᵢ - Φ̄‖⁴ with weights that sum to one."""
+        """Σ‖Φᵢ - Φ̄‖⁴ over n²; all weights must be one.
+
+        Raises:
+            DataError: there are weights.
+        """
         state = self._ready()
+        if not state.uniform:
+            raise DataError("the fourth moment of weighted rows is not summed; estimate it from the retained rows")
         d = -state.moments.sum[self._columns("features")] / state.weight_sum
-        quartic = state.moments.quartic_about(d, state.squared_weight_sum, state.along(d))
-        return float(quartic) / state.weight_sum**2
+        return float(state.moments.quartic_about(d, state.weight_sum)) / state.weight_sum**2
 
-    def retained(self, unit: float = 1.0) -> tuple[dict[str, Tensor], Tensor]:
-        """The retained rows by block, and their weights, scaled such that all rows' weights sum to one.
+    def retained(self, unit: float = 1.0, most: int | None = None) -> RetainedRows:
+        """The retained rows, in descending order of their priorities.
 
-        Features are measured from their mean, multiplied by ``unit``, and in the precision of their products. All other blocks
-        are float64 and unchanged. The rows are in the order of their hashes: the first k of them are a uniform subset too.
+        Args:
+            unit: by which the features are multiplied.
+            most: return only the first so many, which are a sample of the same kind.
         """
         state, mean = self._ready(), self.mean("features")
-        order = state.retained.order()
-        features = state.retained.features.index_select(0, order)
+        sample = state.retained.used(state.device)
+        m = len(sample.sizes) if most is None else min(most, len(sample.sizes))
+        features = sample.features[:m]
         for part in features.split(PART_ROWS):
             part.copy_(part.double().sub_(mean).mul_(unit))
-        rows, p = {"features": features}, len(mean)
+        blocks, p = {"features": features}, len(mean)
         for name in list(self.widths)[1:]:
             columns = self._columns(name)
-            rows[name] = state.retained.small[order, columns.start - p : columns.stop - p]
-        return rows, state.retained.weights[order] / state.weight_sum
+            blocks[name] = sample.small[:m, columns.start - p : columns.stop - p]
+        return RetainedRows(blocks, sample.weights[:m] / state.weight_sum, sample.strata[:m], self._stands_for(sample, m))
+
+    def _stands_for(self, sample: RowSample, count: int) -> Tensor:
+        """The inverse of the probability to be retained; where it is below 1, such that they add up to the number of rows."""
+        probability = sample.inclusion(count)
+        surely = probability >= 1
+        others = torch.where(surely, 0.0, 1 / probability)
+        left = self._state.counts["num_rows"] - surely.sum()
+        return torch.where(surely, 1.0, others * (left / others.sum()))
+
+    @property
+    def strata_rows(self) -> Tensor:
+        """(strata,) float64, number of rows of each stratum; empty if there is one."""
+        return self._ready().strata_rows
+
+
+@dataclass(frozen=True)
+class RetainedRows:
+    """A sample of rows that stands for all.
+
+    Attributes:
+        blocks: (m, width) by name. Features are measured from their mean, in the precision of their products. All other blocks
+            are float64.
+        weights: (m,) scaled such that those of all rows, retained or not, sum to one.
+        strata: (m,) int64.
+        stands_for: (m,) for how many rows each stands: a sum over all rows is estimated by that of the retained rows, times this.
+    """
+
+    blocks: dict[str, Tensor]
+    weights: Tensor
+    strata: Tensor
+    stands_for: Tensor

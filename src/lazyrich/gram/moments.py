@@ -30,9 +30,8 @@ class Moments:
         features: (p, p) Σ w y yᵀ; only the upper triangle is filled, see :meth:`second`.
         cross: (p, s) Σ w y zᵀ.
         small: (s, s) Σ w z zᵀ.
-        quartic: (1,) Σ w²‖y‖⁴.
-        cubic: (p,) Σ w²‖y‖²y.
-        square: (p + 1,) Σ w²[y | ‖y‖²].
+        quartic: (1,) Σ‖y‖⁴, without weights: it is read only where all of them are one.
+        cubic: (p,) Σ‖y‖²y, without weights.
     """
 
     pilot: Tensor
@@ -42,7 +41,6 @@ class Moments:
     small: Tensor
     quartic: Tensor
     cubic: Tensor
-    square: Tensor
 
     @classmethod
     def zeros(cls, width: int, small: int, device: torch.device) -> Moments:
@@ -57,7 +55,6 @@ class Moments:
             small=zeros(small, small),
             quartic=zeros(1),
             cubic=zeros(width),
-            square=zeros(width + 1),
         )
 
     @property
@@ -71,16 +68,19 @@ class Moments:
         mean = (share.unsqueeze(0) @ features.double()).squeeze(0).to(features.dtype)
         return torch.cat([mean, share @ small])
 
-    def add(self, features: Tensor, small: Tensor, weights: Tensor | None) -> None:
-        """Add a block of rows, and overwrite the rows.
+    def add(self, features: Tensor, small: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Add a block of rows, and overwrite its features.
 
         Products of features with features are formed in the features' precision, all others in float64. No operation here
         makes the host wait for an accelerator.
 
         Args:
-            features: (m, p) float32 or float64; overwritten.
-            small: (m, s) float64; overwritten.
+            features: (m, p) float32 or float64; overwritten by y divided by a power of two.
+            small: (m, s) float64.
             weights: (m,) float64; None if all weights are one.
+
+        Returns:
+            (m,) ‖y‖², and the power of two, 0-d float64.
         """
         p, s, dtype = self.width, small.shape[1], features.dtype
         # A power of two scales the block to order one, so that squares neither overflow nor vanish in float32.
@@ -89,39 +89,41 @@ class Moments:
         scale = torch.exp2(-torch.frexp(largest).exponent.to(dtype))
         back = 1.0 / scale.double()
         y = torch.addcmul(-(self.pilot[:p].to(dtype) * scale), features, scale, out=features)
-        z = small.sub_(self.pilot[p:])
+        z = small - self.pilot[p:]
         self._add_triangle(y, weights, back.square())
-        linear, norm, w2norm = self._linear(y, z, weights)
+        linear, norm = self._linear(y, z, weights)
         self.cross.addcmul_(linear[:s].T, back)
         self.small.add_((z if weights is None else z * weights.unsqueeze(1)).T @ z)
         self.sum[:p].addcmul_(linear[s], back)
         self.sum[p:].add_(z.sum(0) if weights is None else weights @ z)
         self.cubic.addcmul_(linear[s + 1], back**3)
-        self.square[:p].addcmul_(linear[s if weights is None else s + 2], back)
-        self.square[p:].addcmul_(w2norm.sum(), back**2)
-        self.quartic.addcmul_(w2norm @ norm, back**4)
+        self.quartic.addcmul_(norm @ norm, back**4)
+        return norm.mul_(back.square()), back
 
-    def _linear(self, y: Tensor, z: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """All sums that are linear in y as one product, Σ [w z | w | w²‖y‖² | w²] yᵀ (the last only with weights); ‖y‖²; w²‖y‖².
+    def restored(self, y: Tensor, back: Tensor) -> Tensor:
+        """Features again from what :meth:`add` has made of them."""
+        return torch.addcmul(self.pilot[: self.width], y.double(), back).to(y.dtype)
+
+    def _linear(self, y: Tensor, z: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """All sums that are linear in y as one product, Σ [w z | w | ‖y‖²] yᵀ; and ‖y‖².
 
         On a CPU the rows are copied to float64 in parts, so that each copy stays in the cache.
         """
         m, s = z.shape
-        rows = torch.empty(s + (2 if weights is None else 3), m, dtype=torch.float64, device=y.device)
+        rows = torch.empty(s + 2, m, dtype=torch.float64, device=y.device)
         if weights is None:
             rows[:s], rows[s] = z.T, 1.0
         else:
-            rows[:s], rows[s], rows[s + 2] = (z * weights.unsqueeze(1)).T, weights, weights.square()
-        linear, norm, w2norm = rows.new_zeros(len(rows), self.width), rows.new_empty(m), rows[s + 1]
+            rows[:s], rows[s] = (z * weights.unsqueeze(1)).T, weights
+        linear, norm = rows.new_zeros(len(rows), self.width), rows[s + 1]
         most = PART_ROWS if y.device.type == "cpu" else m
         buffer = rows.new_empty(min(most, m), self.width)
         for start in range(0, m, most):
             some = slice(start, min(start + most, m))
             double = buffer[: some.stop - start].copy_(y[some])
             norm[some] = torch.linalg.vector_norm(double, dim=1).square()
-            w2norm[some] = norm[some] if weights is None else rows[s + 2, some] * norm[some]
             linear.addmm_(rows[:, some], double)
-        return linear, norm, w2norm
+        return linear, norm
 
     def _add_triangle(self, y: Tensor, weights: Tensor | None, back: Tensor) -> None:
         """Add the upper triangle of Σ w y yᵀ, panel by panel: little more than half the operations of the complete product."""
@@ -168,31 +170,29 @@ class Moments:
             product[rows.stop :] += d[rows] @ right
         return product
 
-    def about(self, shift: Tensor, weight: float, squared_weight: float, along: Tensor) -> dict[str, Tensor]:
+    def about(self, shift: Tensor, weight: float) -> dict[str, Tensor]:
         """The sums of ``h + shift`` instead of ``h``, by name.
 
         Args:
             shift: (p + s,); its first p entries are d.
-            weight, squared_weight: Σ w and Σ w².
-            along: (p,) Σ w²(y·d)y.
+            weight: Σ w.
         """
-        p, w, w2 = self.width, weight, squared_weight
+        p, w = self.width, weight
         d, e = shift[:p], shift[p:]
-        sum_d, sum_e, square, norm = self.sum[:p], self.sum[p:], self.square[:p], self.square[p]
-        dd = d @ d
+        sum_d, sum_e, dd = self.sum[:p], self.sum[p:], d @ d
         both, across = torch.outer(sum_d, d), torch.outer(sum_e, e)
+        norm, along = self.features.diagonal().sum(), self.along(d)
         return {
             "sum": self.sum + w * shift,
             "features": self.features + both + both.T + w * torch.outer(d, d),
             "cross": self.cross + torch.outer(sum_d, e) + torch.outer(d, sum_e) + w * torch.outer(d, e),
             "small": self.small + across + across.T + w * torch.outer(e, e),
-            "quartic": self.quartic_about(d, w2, along),
-            "cubic": self.cubic + norm * d + 2 * along + 2 * (square @ d) * d + dd * square + w2 * dd * d,
-            "square": self.square + torch.cat([w2 * d, (2 * (square @ d) + w2 * dd).reshape(1)]),
+            "quartic": self.quartic_about(d, w),
+            "cubic": self.cubic + norm * d + 2 * along + 2 * (sum_d @ d) * d + dd * sum_d + w * dd * d,
         }
 
-    def quartic_about(self, d: Tensor, squared_weight: float, along: Tensor) -> Tensor:
-        """(1,) Σ w²‖y + d‖⁴; arguments as for :meth:`about`."""
-        p, dd = self.width, d @ d
-        more = 4 * (along @ d) + squared_weight * dd**2 + 4 * (self.cubic @ d) + 2 * self.square[p] * dd
-        return self.quartic + more + 4 * (self.square[:p] @ d) * dd
+    def quartic_about(self, d: Tensor, weight: float) -> Tensor:
+        """(1,) Σ‖y + d‖⁴; arguments as for :meth:`about`. All weights must be one."""
+        norm, dd = self.features.diagonal().sum(), d @ d
+        more = 4 * (self.along(d) @ d) + weight * dd**2 + 4 * (self.cubic @ d) + 2 * norm * dd
+        return self.quartic + more + 4 * (self.sum[: self.width] @ d) * dd

@@ -1,14 +1,22 @@
-"""A uniform random subset of a stream of rows that depends only on the numbers of the rows."""
+"""Rows that are retained for the error bars: a random sample in which large rows are surely contained.
+
+Every row has a *size*, and a random number u in (0, 1] that is a hash of its content. The rows of the largest *priority*, size/u,
+are retained, and the largest priority that was turned away is the threshold τ. A row of size z is then retained with probability
+min(1, z/τ), and sums over all rows are estimated without bias from the retained ones (priority sampling; Duffield, Lund, Thorup
+2007, J. ACM 54). Neither the order of the rows nor their batches or processes matter, and two samples merge into one.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
-import numpy as np
 import torch
 from torch import Tensor
 
 RETAINED_ROWS = 1024  # rows that are retained for the error bars, unless another number is asked for
+_CONTENT = 8  # columns of each block that the hash of a row is taken of
+_DIGITS = 2**12  # to which they are rounded, for the last bits depend on the size of the batch that a network sees
 
 
 @dataclass(eq=False)
@@ -19,68 +27,110 @@ class Rows:
         features: (m, p) the first block, in the precision of its products.
         small: (m, s) all other blocks, float64.
         weights: (m,) float64.
+        strata: (m,) int64, the stratum that each row was drawn from; 0 where there is one.
     """
 
     features: Tensor
     small: Tensor
     weights: Tensor
+    strata: Tensor
 
 
 @dataclass(eq=False)
 class RowSample(Rows):
-    """Slots for the rows whose numbers have the smallest hashes.
-
-    The choice depends neither on the sizes of the batches, nor on a random generator, nor on the number of processes, as long as
-    every row keeps its number. The tensors are written in place.
+    """Slots for the rows of the largest priority. The tensors are written in place.
 
     Attributes:
-        numbers: (m,) int64 on the CPU, the number of the row in each slot, -1 for a free slot; the free slots come last.
+        sizes: (m,) float64, positive; 0 for a free slot.
+        priorities: (m,) float64, size / u; 0 for a free slot.
+        threshold: 0-d float64, the largest priority that was turned away; 0 while every row was retained.
     """
 
-    numbers: Tensor
+    sizes: Tensor
+    priorities: Tensor
+    threshold: Tensor
 
     @property
     def count(self) -> int:
         """Number of used slots."""
-        return int((self.numbers.numpy() >= 0).sum())
+        return int((self.sizes > 0).sum())
 
-    def used(self, device: torch.device, *, copy: bool = False) -> RowSample:
-        """The rows in the used slots, moved to a device; their numbers stay on the CPU."""
-        count = self.count
-        features, small, weights = (x[:count].to(device, copy=copy) for x in (self.features, self.small, self.weights))
-        return RowSample(features, small, weights, self.numbers[:count].to("cpu", copy=copy))
+    def used(self, device: torch.device) -> RowSample:
+        """A copy of the used slots on a device, in descending order of their priorities."""
+        order = self.priorities.argsort(descending=True, stable=True)[: self.count]
+        slots = {f.name: getattr(self, f.name) for f in fields(self)}
+        return RowSample(**{name: x.to(device, copy=True) if x.ndim == 0 else x[order].to(device) for name, x in slots.items()})
 
-    def offer(self, rows: RowSample) -> None:
-        """Copy those of the rows that belong to the sample into slots."""
-        numbers, new_numbers = self.numbers.numpy(), rows.numbers.numpy()
-        capacity, count = len(numbers), self.count
-        if not capacity or not len(new_numbers):
+    def clear(self) -> None:
+        """Frees all slots."""
+        for x in (self.sizes, self.priorities, self.threshold):
+            x.zero_()
+
+    def offer(self, rows: RowSample, restored: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+        """Copy those of the rows that belong to the sample into slots.
+
+        Args:
+            rows: all rows of a batch, with a threshold of 0; or another sample, with its threshold.
+            restored: is applied to those features that are copied.
+        """
+        capacity = len(self.sizes)
+        if not capacity or not len(rows.sizes):
             return
-        entering, leaving = np.arange(len(new_numbers)), np.arange(0)
-        if count + len(new_numbers) > capacity:
-            hashes = np.concatenate([_hash(numbers[:count]), _hash(new_numbers)])
-            chosen = np.zeros(len(hashes), dtype=bool)
-            chosen[np.argpartition(hashes, capacity - 1)[:capacity]] = True
-            entering, leaving = chosen[count:].nonzero()[0], (~chosen[:count]).nonzero()[0]
-        if not len(entering):
-            return
-        slots = np.concatenate([leaving, np.arange(count, capacity)])[: len(entering)]
-        numbers[slots] = new_numbers[entering]
-        device = self.features.device
-        slots, entering = (torch.from_numpy(index).to(device, non_blocking=True) for index in (slots, entering))
-        self.features.index_copy_(0, slots, rows.features.index_select(0, entering))
-        self.small.index_copy_(0, slots, rows.small.index_select(0, entering))
-        self.weights.index_copy_(0, slots, rows.weights.index_select(0, entering))
+        priorities = torch.cat([self.priorities, rows.priorities])
+        most = priorities.topk(min(capacity + 1, len(priorities)))
+        self.threshold.copy_(torch.maximum(self.threshold, rows.threshold))
+        if len(most.values) > capacity:
+            self.threshold.copy_(torch.maximum(self.threshold, most.values[capacity]))
+        if self.features.device.type == "cpu":
+            self._replace(rows, priorities > self.threshold, restored)
+        else:
+            self._gather(rows, most.indices[:capacity], restored)
 
-    def order(self) -> Tensor:
-        """(count,) the used slots in the order of their hashes; the first k of them are a uniform subset too, for every k."""
-        hashes = _hash(self.numbers.numpy()[: self.count])
-        return torch.from_numpy(np.argsort(hashes, kind="stable")).to(self.features.device)
+    def _replace(self, rows: RowSample, stays: Tensor, restored: Callable[[Tensor], Tensor]) -> None:
+        """Writes the rows that enter over those that leave: few are copied."""
+        capacity = len(self.sizes)
+        mask = stays.numpy()
+        free, entering = (torch.from_numpy(index) for index in ((~mask[:capacity]).nonzero()[0], mask[capacity:].nonzero()[0]))
+        slots = free[: len(entering)]
+        self.sizes[free], self.priorities[free] = 0.0, 0.0
+        for f in fields(self):
+            mine, theirs = getattr(self, f.name), getattr(rows, f.name)
+            if mine.ndim:
+                new = theirs.index_select(0, entering)
+                mine.index_copy_(0, slots, restored(new) if f.name == "features" else new)
+
+    def _gather(self, rows: RowSample, chosen: Tensor, restored: Callable[[Tensor], Tensor]) -> None:
+        """The same by shapes that do not depend on the values, so that the host does not wait for an accelerator."""
+        for f in fields(self):
+            mine, theirs = getattr(self, f.name), getattr(rows, f.name)
+            if mine.ndim:
+                theirs = restored(theirs) if f.name == "features" else theirs
+                mine[: len(chosen)] = torch.cat([mine, theirs])[chosen]
+        below = self.priorities <= self.threshold
+        self.sizes.masked_fill_(below, 0.0)
+        self.priorities.masked_fill_(below, 0.0)
+
+    def inclusion(self, count: int) -> Tensor:
+        """(count,) for the rows of :meth:`used`: with which probability each was one of the first ``count``."""
+        sizes, last = self.sizes[:count], self.priorities[count : count + 1].sum()  # 0 if there is none
+        return (sizes / torch.maximum(last, self.threshold)).nan_to_num(posinf=1.0).clamp_max(1.0)
 
 
-def _hash(numbers: np.ndarray) -> np.ndarray:
-    """SplitMix64 (Steele, Lea, Flood 2014): spreads consecutive numbers evenly over 64 bits."""
-    x = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+def uniforms(*blocks: Tensor) -> Tensor:
+    """(m,) float64 in (0, 1]: a hash of the rounded content of each row, from a few columns of each (m, width) block."""
+    words = []
+    for x in blocks:
+        x = x[:, :: max(1, -(-x.shape[1] // _CONTENT))]
+        mantissa, exponent = torch.frexp(x.float() if x.element_size() < 4 else x)
+        words.append((mantissa * _DIGITS).round_().long() + exponent.long() * (4 * _DIGITS))
+    every = torch.cat(words, dim=1)
+    odd = 2 * _mixed(torch.arange(1, every.shape[1] + 1, device=every.device)) + 1
+    return ((_mixed((every * odd).sum(1)) >> 11) & (2**53 - 1)).double().add_(1.0).mul_(2.0**-53)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """SplitMix64 (Steele, Lea, Flood 2014): spreads whole numbers evenly over 64 bits."""
+    x = x * -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed number
+    x = (x ^ ((x >> 30) & (2**34 - 1))) * -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
+    x = (x ^ ((x >> 27) & (2**37 - 1))) * -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
+    return x ^ ((x >> 31) & (2**33 - 1))

@@ -1,7 +1,11 @@
-"""The state of an accumulator: everything it has seen, as named tensors that are written in place."""
+"""The state of an accumulator: everything it has seen, as named tensors that are written in place.
+
+States that see the same rows side by side are filled together, and then retain the same rows.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, TypeVar
@@ -12,10 +16,11 @@ from torch import Tensor
 
 from ..errors import DataError
 from .moments import Moments
-from .retained_rows import Rows, RowSample
+from .retained_rows import Rows, RowSample, uniforms
 
 BLOCK_ROWS = 1024  # rows that are summed at a time
-ON_CPU = ("counts", "pending_weights", "retained_numbers")  # on the CPU whatever the device of the rows
+ON_CPU = ("counts", "pending_weights")  # on the CPU whatever the device of the rows
+_LARGEST_SIZE = 1e150  # of a row, so that priorities stay finite
 TOTALS = ("num_rows", "batches", "weight_sum", "squared_weight_sum")  # the counts that add up when two states are merged
 Part = TypeVar("Part", Moments, Rows, RowSample)
 
@@ -23,12 +28,12 @@ Part = TypeVar("Part", Moments, Rows, RowSample)
 class Counts:
     """Plain numbers by name. They are entries of one tensor, so that a copy of the tensor is a copy of them all.
 
-    They are ``first_row`` and ``row_step``, from which the rows get their numbers; ``num_outputs``, 0 if it is the width of the
-    outputs; ``num_rows``, of the summed rows; ``pending_rows``; ``batches``; ``weighted``, 0 while all weights are one;
-    ``weight_sum`` and ``squared_weight_sum``, Σ w and Σ w² of the summed rows; ``widths`` and ``eps``, one for each block.
+    They are ``num_outputs``, 0 if it is the width of the outputs; ``pending_rows``; ``weighted``, 0 while all weights are one;
+    of the summed rows ``num_rows``, ``weight_sum`` and ``squared_weight_sum``, Σ w and Σ w²; ``batches``; ``widths`` and ``eps``,
+    one for each block.
     """
 
-    SINGLE = ("first_row", "row_step", "num_outputs", "pending_rows", "weighted", *TOTALS)
+    SINGLE = ("num_outputs", "pending_rows", "weighted", *TOTALS)
     DTYPE = np.dtype([*((name, "f8") for name in SINGLE), ("widths", "f8", 3), ("eps", "f8", 3)])
     LENGTH = DTYPE.itemsize // 8
 
@@ -54,44 +59,52 @@ class State:
         counts: all plain numbers, in a float64 tensor on the CPU.
         first_bad_batch: 0-d float64, the first batch that contains NaN or infinity, infinity where there is none. Only
             accelerators write it, because an update there does not wait for the result of the check.
+        spread: 0-d float64, the mean of ‖y‖² over the first rows, by which the sizes of rows are judged.
+        strata_rows: (strata,) float64, the number of summed rows of each stratum; empty if there is one.
         moments: the sums over rows.
         pending: ``BLOCK_ROWS`` slots for rows that are not summed yet. Their weights are on the CPU, where they are added up.
-        retained: a uniform random subset of the summed rows.
+        retained: a random sample of the summed rows, large ones with a larger probability.
     """
 
     counts: Counts
     first_bad_batch: Tensor
+    spread: Tensor
+    strata_rows: Tensor
     moments: Moments
     pending: Rows
     retained: RowSample
 
     @classmethod
-    def empty(cls, *, retain: int, first_row: int = 0, row_step: int = 1, num_outputs: int | None = None) -> State:
+    def empty(cls, *, retain: int, strata: int = 0, num_outputs: int | None = None) -> State:
         """The state before the first batch: no block has columns yet."""
         counts = Counts(torch.zeros(Counts.LENGTH, dtype=torch.float64, device="cpu"))
-        counts["first_row"], counts["row_step"], counts["num_outputs"] = first_row, row_step, num_outputs or 0
-        return cls._zeros(counts, retain, 0, 0, torch.float32, torch.device("cpu"))
+        counts["num_outputs"] = num_outputs or 0
+        return cls._zeros(counts, retain, strata, 0, 0, torch.float32, torch.device("cpu"))
 
     @classmethod
-    def _zeros(cls, counts: Counts, retain: int, p: int, s: int, dtype: torch.dtype, device: torch.device) -> State:
+    def _zeros(cls, counts: Counts, retain: int, strata: int, p: int, s: int, dtype: torch.dtype, device: torch.device) -> State:
         zeros = partial(torch.zeros, dtype=torch.float64, device=device)
         with torch.inference_mode(False):  # whatever is added later is written into these tensors
-            return cls._of(zeros, counts, retain, p, s, dtype, device)
 
-    @classmethod
-    def _of(cls, zeros: Any, counts: Counts, retain: int, p: int, s: int, dtype: torch.dtype, device: torch.device) -> State:
-        numbers = torch.full((retain,), -1, device="cpu")
-        return cls(
-            counts=counts,
-            first_bad_batch=torch.full((), torch.inf, dtype=torch.float64, device=device),
-            moments=Moments.zeros(p, s, device),
-            pending=Rows(zeros(BLOCK_ROWS, p, dtype=dtype), zeros(BLOCK_ROWS, s), zeros(BLOCK_ROWS).cpu()),
-            retained=RowSample(zeros(retain, p, dtype=dtype), zeros(retain, s), zeros(retain), numbers),
-        )
+            def rows(count: int) -> dict[str, Tensor]:
+                blocks = {"features": zeros(count, p, dtype=dtype), "small": zeros(count, s)}
+                return blocks | {"weights": zeros(count), "strata": zeros(count, dtype=torch.int64)}
+
+            pending = rows(BLOCK_ROWS)
+            return cls(
+                counts=counts,
+                first_bad_batch=torch.full((), torch.inf, dtype=torch.float64, device=device),
+                spread=zeros(()),
+                strata_rows=zeros(strata),
+                moments=Moments.zeros(p, s, device),
+                pending=Rows(**pending | {"weights": pending["weights"].cpu()}),
+                retained=RowSample(**rows(retain), sizes=zeros(retain), priorities=zeros(retain), threshold=zeros(())),
+            )
 
     def with_blocks(self, widths: list[int], dtype: torch.dtype, device: torch.device) -> State:
         """This state with memory for blocks of these widths; ``dtype`` is that of the products of the first block with itself."""
-        state = State._zeros(self.counts, len(self.retained.numbers), widths[0], sum(widths[1:]), dtype, device)
+        p, s = widths[0], sum(widths[1:])
+        state = State._zeros(self.counts, len(self.retained.sizes), len(self.strata_rows), p, s, dtype, device)
         state.counts["widths"][: len(widths)] = widths
         return state
 
@@ -123,7 +136,8 @@ class State:
         """The tensors by name, not copies."""
         pending = {f"pending_{name}": x for name, x in vars(self.pending).items()}
         retained = {f"retained_{name}": x for name, x in vars(self.retained).items()}
-        return {"counts": self.counts.tensor, "first_bad_batch": self.first_bad_batch} | vars(self.moments) | pending | retained
+        alone = {name: getattr(self, name) for name in ("first_bad_batch", "spread", "strata_rows")}
+        return {"counts": self.counts.tensor} | alone | vars(self.moments) | pending | retained
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> State:
@@ -145,6 +159,8 @@ class State:
         return cls(
             counts=Counts(tensors["counts"]),
             first_bad_batch=tensors["first_bad_batch"],
+            spread=tensors["spread"],
+            strata_rows=tensors["strata_rows"],
             moments=part(Moments),
             pending=part(Rows, "pending_"),
             retained=part(RowSample, "retained_"),
@@ -156,43 +172,39 @@ class State:
 
     # --- filling -------------------------------------------------------------------------------------------------
 
-    def append(self, features: Tensor, others: list[Tensor], weights: Tensor | None) -> None:
-        """Add rows. Each block of ``BLOCK_ROWS`` rows is summed when it is full."""
-        counts, start = self.counts, 0
-        while start < len(features):
-            first_slot = int(counts["pending_rows"])
-            count = min(BLOCK_ROWS - first_slot, len(features) - start)
-            rows, slots = slice(start, start + count), slice(first_slot, first_slot + count)
-            self.pending.features[slots].copy_(features[rows])
-            if others:
-                double = [x[rows].to(self.device, torch.float64, non_blocking=True) for x in others]
-                torch.cat(double, dim=1, out=self.pending.small[slots])
-            self.pending.weights[slots] = 1.0 if weights is None else weights[rows]
-            counts["pending_rows"] += count
-            start += count
-            if counts["pending_rows"] == BLOCK_ROWS:
-                self.flush()
+    def hold(self, features: Tensor, others: list[Tensor], weights: Tensor | None, strata: Tensor | None) -> None:
+        """Add rows to the pending ones, which have room for them."""
+        first = int(self.counts["pending_rows"])
+        slots = slice(first, first + len(features))
+        self.pending.features[slots].copy_(features)
+        if others:
+            double = [x.to(self.device, torch.float64, non_blocking=True) for x in others]
+            torch.cat(double, dim=1, out=self.pending.small[slots])
+        self.pending.weights[slots] = 1.0 if weights is None else weights
+        if strata is not None:
+            self.pending.strata[slots].copy_(strata, non_blocking=True)
+        self.counts["pending_rows"] += len(features)
 
-    def flush(self) -> None:
-        """Sum the pending rows."""
+    def _sum(self) -> tuple[RowSample, Tensor]:
+        """Sum the pending rows; they come back with how large they are, and the power of two that divides their features."""
         counts, count = self.counts, int(self.counts["pending_rows"])
-        if count == 0:
-            return
-        features, small, weights = (x[:count] for x in vars(self.pending).values())
-        first, step = int(counts["first_row"] + counts["row_step"] * counts["num_rows"]), int(counts["row_step"])
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            weights_there = weights.to(self.device, non_blocking=True)
-            if not counts["num_rows"]:
-                self.moments.pilot.copy_(self.moments.mean(features, small, weights_there))
-            elif not self.uniform and float(weights.sum()) > self.weight_sum:  # the pilot is the mean of rows of little weight
-                self.move(self.moments.mean(features, small, weights_there))
-            row_numbers = torch.arange(first, first + step * count, step)
-            self.retained.offer(RowSample(features, small, weights_there, row_numbers))
-            self.moments.add(features, small, None if self.uniform else weights_there)
+        features, small, weights, strata = (x[:count] for x in vars(self.pending).values())
+        there = weights.to(self.device, non_blocking=True)
+        if not counts["num_rows"]:
+            self.moments.pilot.copy_(self.moments.mean(features, small, there))
+        elif not self.uniform and float(weights.sum()) > self.weight_sum:  # the pilot is the mean of rows of little weight
+            self.move(self.moments.mean(features, small, there))
+        norms, back = self.moments.add(features, small, None if self.uniform else there)
+        self.spread.copy_(torch.where(self.spread > 0, self.spread, norms.mean()))
+        relative = torch.where(self.spread > 0, norms / self.spread, 0.0)
+        if len(self.strata_rows):
+            self.strata_rows.index_add_(0, strata, torch.ones_like(there))
         counts["weight_sum"] += count if self.uniform else float(weights.sum())
         counts["squared_weight_sum"] += count if self.uniform else float(weights.square().sum())
         counts["num_rows"] += count
         counts["pending_rows"] = 0
+        nothing = self.retained.threshold.new_zeros(())
+        return RowSample(features, small, there, strata, sizes=relative, priorities=relative, threshold=nothing), back
 
     # --- merging -------------------------------------------------------------------------------------------------
 
@@ -201,6 +213,7 @@ class State:
         counts, others = self.counts, other.counts
         for name, value in other.about(self.moments.pilot).items():
             getattr(self.moments, name).add_(value.to(self.device))
+        self.strata_rows.add_(other.strata_rows.to(self.device))
         self.retained.offer(other.retained.used(self.device))
         first_of_other = other.first_bad_batch.to(self.device) + counts["batches"].item()
         self.first_bad_batch.copy_(torch.minimum(self.first_bad_batch, first_of_other))
@@ -217,17 +230,48 @@ class State:
 
     def about(self, pilot: Tensor) -> dict[str, Tensor]:
         """The sums about another pilot mean, by name."""
-        shift = self.moments.pilot - pilot.to(self.device)
-        along = self.along(shift[: self.moments.width])
-        return self.moments.about(shift, self.weight_sum, self.squared_weight_sum, along)
+        return self.moments.about(self.moments.pilot - pilot.to(self.device), self.weight_sum)
 
-    def along(self, d: Tensor) -> Tensor:
-        """(p,) Σ w²(y·d)y: exact while all weights are one, else an estimate from the retained rows (which may be all rows)."""
-        if self.uniform:
-            return self.moments.along(d)
-        rows = self.retained.used(self.device)
-        y = rows.features.double() - self.moments.pilot[: self.moments.width]
-        return int(self.counts["num_rows"]) / max(len(y), 1) * ((rows.weights.square() * (y @ d)) @ y)
+
+def append(
+    states: Sequence[State], rows: Sequence[list[Tensor]], weights: Tensor | None = None, strata: Tensor | None = None
+) -> None:
+    """Add the same rows to states that are filled together. Each ``BLOCK_ROWS`` rows are summed at once.
+
+    Args:
+        rows: for each state its blocks, the features first, all of the same length.
+    """
+    total, start = len(rows[0][0]), 0
+    while start < total:
+        count = min(BLOCK_ROWS - int(states[0].counts["pending_rows"]), total - start)
+        some = slice(start, start + count)
+        for state, (features, *others) in zip(states, rows, strict=True):
+            state.hold(
+                features[some],
+                [x[some] for x in others],
+                None if weights is None else weights[some],
+                None if strata is None else strata[some],
+            )
+        start += count
+        if states[0].counts["pending_rows"] == BLOCK_ROWS:
+            flush(states)
+
+
+def flush(states: Sequence[State]) -> None:
+    """Sum the pending rows of states that are filled together, and retain of all of them the same rows.
+
+    The size of a row is w·(1 + the largest relative ‖y‖² among the states).
+    """
+    first = states[0]
+    if count := int(first.counts["pending_rows"]):
+        with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
+            content = uniforms(first.pending.features[:count], first.pending.small[:count])
+            summed = [state._sum() for state in states]
+            relative = torch.stack([rows.sizes.to(first.device) for rows, _ in summed]).amax(0)
+            sizes = (summed[0][0].weights * (1.0 + relative)).clamp(max=_LARGEST_SIZE)
+            for state, (rows, back) in zip(states, summed, strict=True):
+                rows.sizes, rows.priorities = sizes.to(state.device), (sizes / content).to(state.device)
+                state.retained.offer(rows, lambda y, state=state, back=back: state.moments.restored(y, back))
 
 
 NAMES = tuple(State.empty(retain=0).tensors())

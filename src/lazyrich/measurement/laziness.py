@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -10,9 +11,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ..errors import DataError, DegenerateError
-from ..functional import low_rank_measure
-from ..functional.laziness import with_room
+from ..errors import DataError, DegenerateError, RankWarning
+from ..functional import LowRankEstimate, low_rank_estimate, low_rank_measure
+from ..functional.laziness import LazinessEstimate, laziness_estimate, with_room
 from ..functional.low_rank import Reference, sketched_low_rank
 from ..gram import Gram
 from ..model.batches import is_one_shot
@@ -34,11 +35,13 @@ class Denominators:
         values: for each of the references "projection" and "balanced", one value for each draw, or that of the start.
         source: where they are from.
         notes: why values are missing.
+        estimate: of the start's own features, with the reference "projection".
     """
 
     values: dict[Reference, list[float]]
     source: Literal["start", "redraws"]
     notes: tuple[str, ...] = ()
+    estimate: LowRankEstimate | None = None
 
 
 @dataclass(frozen=True)
@@ -47,21 +50,25 @@ class Laziness:
 
     Attributes:
         value: of the projection; None where it is undefined.
-        stderr: standard deviation of λ over the redraws; None for the start itself.
+        corrected, stderr, interval: of the projection with the start itself; of redraws ``stderr`` alone, which is the standard
+            deviation of λ over them.
         balanced: of the balanced reference.
         source: where the denominators are from.
         notes: why values are missing.
     """
 
-    value: float | None
-    stderr: float | None
-    balanced: float | None
-    source: Literal["start", "redraws"] | None
+    value: float | None = None
+    corrected: float | None = None
+    stderr: float | None = None
+    interval: tuple[float, float] | None = None
+    balanced: float | None = None
+    source: Literal["start", "redraws"] | None = None
     notes: tuple[str, ...] = ()
 
     def numbers(self) -> dict[str, float]:
         """The numbers by their names in the catalogue; what is undefined is left out."""
-        values = {"laziness": self.value, "laziness_stderr": self.stderr, "laziness_balanced": self.balanced}
+        names = ("corrected", "stderr", "balanced")
+        values = {"laziness": self.value} | {f"laziness_{name}": getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -70,7 +77,13 @@ def of_start(start: StartSums) -> Denominators:
     if start.gram is None:
         return Denominators({}, "start", () if start.note is None else (start.note,))
     try:
-        return Denominators({reference: [_low_rank(start.gram, reference)] for reference in REFERENCES}, "start")
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", RankWarning
+            )  # the outputs are those of the measured network, which has warned of them
+            estimate = low_rank_estimate(start.gram)
+        values: dict[Reference, list[float]] = {reference: [_low_rank(start.gram, reference)] for reference in REFERENCES}
+        return Denominators(values, "start", estimate=estimate)
     except DegenerateError as error:
         return Denominators({}, "start", (f"no laziness ratio: at the start, {error}",))
 
@@ -103,25 +116,32 @@ def of_redraws(one_pass: OnePass, draws: int, build: Callable[[], nn.Module] | N
     return Denominators(values, "redraws")
 
 
-def laziness_of(low_rank: float, balanced: float, start: Denominators | None) -> Laziness:
+def laziness_of(now: LowRankEstimate, balanced: float, start: Denominators | None) -> Laziness:
     """λ from the measured values and what the features of the start give."""
     if start is None:
-        return Laziness(None, None, None, None)
+        return Laziness()
     notes = list(start.notes)
 
-    def ratio(reference: Reference, value: float) -> float | None:
+    def found(reference: Reference) -> LazinessEstimate | None:
         if not start.values:
             return None
         try:
-            return value / with_room(statistics.median(start.values[reference]))
+            if reference == "projection" and start.estimate is not None:
+                return laziness_estimate(now, start.estimate)
+            value = now.value if reference == "projection" else balanced
+            return LazinessEstimate(value / with_room(statistics.median(start.values[reference])))
         except DegenerateError as error:
             notes.append(f"{'no laziness ratio' if reference == 'projection' else 'no balanced laziness ratio'}: {error}")
             return None
 
-    result = ratio("projection", low_rank)
+    result, of_balanced = found("projection"), found("balanced")
+    ratio = None if of_balanced is None else of_balanced.value
+    if result is None:
+        return Laziness(balanced=ratio, source=start.source, notes=tuple(notes))
     draws = start.values.get("projection", [])
-    spread = statistics.stdev(low_rank / draw for draw in draws) if result is not None and len(draws) > 1 else None
-    return Laziness(result, spread, ratio("balanced", balanced), start.source, tuple(notes))
+    spread = statistics.stdev(now.value / draw for draw in draws) if len(draws) > 1 else None
+    stderr = result.stderr if start.estimate is not None else spread
+    return Laziness(result.value, result.corrected, stderr, result.interval, ratio, start.source, tuple(notes))
 
 
 def layer_laziness(low_rank: float, start: NarrowGram | None) -> float | None:

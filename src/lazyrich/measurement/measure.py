@@ -283,11 +283,12 @@ def _filled(one_pass: OnePass, layers: Layers | None, beginning: StartSums | Non
     sums, agreement = HeadSums(one_pass.processes), Agreement()
     inner = None if layers is None else LayerSums(layers, one_pass)
     for part in narrowed(one_pass.parts("measuring", layers), one_pass.processes):
-        sums.add(part)
         if inner is not None:
             inner.add(part)
-        if beginning is not None:
-            beginning.add(part, None if inner is None else inner.plan)
+        if beginning is None:
+            sums.add(part)
+        else:
+            beginning.add(part, None if inner is None else inner.plan, sums)
         if one_pass.processes.together:
             agreement.add(part)
     grams = [*([] if inner is None else inner.finish()), *([] if beginning is None else beginning.finish())]

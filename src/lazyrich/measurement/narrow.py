@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -41,9 +41,9 @@ class NarrowGram:
         self._hold = hold
         self._seed = seed
         self._sketch: Sketch | None = None
-        self._held: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self._held: list[tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = []
 
-    def update(self, features: Tensor, outputs: Tensor, weights: Tensor | None) -> None:
+    def update(self, features: Tensor, outputs: Tensor, weights: Tensor | None, strata: Tensor | None) -> None:
         """Adds a batch."""
         if self.width and features.shape[1] != self.width:
             raise DataError(
@@ -52,14 +52,14 @@ class NarrowGram:
             )
         self.width = features.shape[1]
         if self.width <= WIDTH_LIMIT:
-            self.gram.update(features, outputs, None, weights)
+            self.gram.update(features, outputs, None, weights, strata)
         elif self._sketch is None:
-            self._held.append((features, outputs, weights))
-            rows = sum(len(x) for x, _, _ in self._held)
+            self._held.append((features, outputs, weights, strata))
+            rows = sum(len(x) for x, *_ in self._held)
             if not self._hold or rows > WIDTH_LIMIT or rows * self.width * features.element_size() > HELD_BYTES:
                 self._begin_sketch()
         else:
-            self._add_sketched(self._sketch, features, outputs, weights)
+            self._add_sketched(self._sketch, features, outputs, weights, strata)
 
     def _begin_sketch(self) -> None:
         self._sketch = Sketch(self.width, seed=self._seed)
@@ -69,19 +69,19 @@ class NarrowGram:
             self._add_sketched(self._sketch, *held)
         self._held = []
 
-    def _add_sketched(self, sketch: Sketch, features: Tensor, outputs: Tensor, weights: Tensor | None) -> None:
+    def _add_sketched(
+        self, sketch: Sketch, features: Tensor, outputs: Tensor, weights: Tensor | None, strata: Tensor | None
+    ) -> None:
         at_least_float = features.float() if features.element_size() < 4 else features
-        self.gram.update(sketch(at_least_float), outputs, None, weights)
+        self.gram.update(sketch(at_least_float), outputs, None, weights, strata)
 
     def finish(self) -> Gram:
         """The filled Gram."""
         if not self._held:
             return self.gram
-        x = torch.cat([features for features, _, _ in self._held])
-        outputs = torch.cat([outputs for _, outputs, _ in self._held])
-        weights = [w for _, _, w in self._held if w is not None]
-        self._held = []
-        self.gram.update(dual(x), outputs, None, torch.cat(weights) if weights else None)
+        features, outputs, weights, strata = zip(*self._held, strict=True)
+        self._held, x = [], torch.cat(features)
+        self.gram.update(dual(x), torch.cat(outputs), None, _joined(weights), _joined(strata))
         self.reduction = f"exact, by the {len(x):,} × {len(x):,} kernel in place of {self.width:,} features"
         return self.gram
 
@@ -125,3 +125,8 @@ def dual(x: Tensor, *, centred: bool = True, exact: bool = False) -> Tensor:
         products += part @ part.T
     values, vectors = eigh(products)
     return (vectors * values.clamp_min(0).sqrt()).to(x.dtype) * scale
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else None

@@ -53,6 +53,8 @@ class Part:
         targets: (n, T) or None.
         integer_targets: whether they are integers of one output: labels or values, which all data decide together.
         weights: (n,) or None.
+        strata: (n,) the class of each row where classes are weighed to count equally, else None.
+        num_strata: how many classes there are then, else 0.
         batch: the batch itself.
         layers: what the layers were given.
         note: what a reader of the numbers must know.
@@ -64,16 +66,17 @@ class Part:
     targets: Tensor | None
     integer_targets: bool
     weights: Tensor | None
+    strata: Tensor | None
+    num_strata: int
     batch: Batch
     layers: LayerInputs | None = None
     note: str | None = None
 
-    def empty_gram(self, processes: Processes, *, retain: int) -> Gram:
-        """A Gram for this process's share of rows like these."""
+    def empty_gram(self, *, retain: int) -> Gram:
+        """A Gram for rows like these."""
         return Gram(
             retain=retain,
-            first_row=processes.rank,
-            row_step=processes.size,
+            strata=self.num_strata,
             num_outputs=self.rows.num_outputs,
             dtypes={"outputs": self.known.output_dtype or self.outputs.dtype},
         )
@@ -175,33 +178,42 @@ class OnePass:
 
     def _part(self, known: Known, rows: BatchRows, batch: Batch, inputs: LayerInputs | None, seen: int) -> Part:
         targets, note = _as_matrix(rows.targets, rows.num_outputs)
+        strata = self._classes(rows)
         return Part(
             known=known,
             rows=rows,
             outputs=rows.outputs if rows.outputs is not None else _narrowed(rows.features, known.narrow),
             targets=targets,
             integer_targets=rows.targets is not None and are_labels(rows.targets) and rows.num_outputs == 1,
-            weights=self._weights(rows, seen),
+            weights=self._weights(rows, seen, strata),
+            strata=strata,
+            num_strata=0 if self.class_weights is None else len(self.class_weights),
             batch=batch,
             layers=inputs,
             note=note,
         )
 
-    def _weights(self, rows: BatchRows, seen: int) -> Tensor | None:
+    def _classes(self, rows: BatchRows) -> Tensor | None:
+        """(n,) the class of each row, where classes are weighed to count equally."""
+        if self.class_weights is None:
+            return None
+        if rows.targets is None:
+            raise DataError("class_balanced=True needs class labels, and a batch has none")
+        labels = class_numbers(rows.targets).cpu()
+        outside = labels[(labels < 0) | (labels >= len(self.class_weights))]
+        if len(outside):
+            raise DataError(f"class_balanced=True: label {int(outside[0])} is not a class that the first pass saw")
+        return labels
+
+    def _weights(self, rows: BatchRows, seen: int, classes: Tensor | None) -> Tensor | None:
         count, weights = len(rows.features), None
         if self.sample_weights is not None:
             weights = self.sample_weights[seen : seen + count].double()
             if len(weights) < count:
                 more = seen + count
                 raise DataError(f"sample_weights has {len(self.sample_weights)} entries, the data more: {more} rows so far")
-        if self.class_weights is not None:
-            if rows.targets is None:
-                raise DataError("class_balanced=True needs class labels, and a batch has none")
-            labels = class_numbers(rows.targets).cpu()
-            outside = labels[(labels < 0) | (labels >= len(self.class_weights))]
-            if len(outside):
-                raise DataError(f"class_balanced=True: label {int(outside[0])} is not a class that the first pass saw")
-            balance = self.class_weights[labels]
+        if self.class_weights is not None and classes is not None:
+            balance = self.class_weights[classes]
             weights = balance if weights is None else balance * weights.cpu()
         return weights
 

@@ -60,8 +60,9 @@ def read_head(
             "lazyrich.functional takes them, in full, from the Gram of lazyrich.collect"
         )
     notes += [note for note in (mean_note(gram), convergence_note(spectrum), block_note(spectrum)) if note]
-    laziness = laziness_of(estimate.value, balanced.value, redraws if beginning is None else of_start(beginning))
+    laziness = laziness_of(estimate, balanced.value, redraws if beginning is None else of_start(beginning))
     notes += laziness.notes
+    notes += [] if sums.per_position or estimate.note is None else [estimate.note]
     collapse = None
     if holds_labels(gram):
         collapse, note = _collapse(gram, _head_weight(sums))
@@ -88,6 +89,8 @@ def read_head(
         num_outputs=gram.num_outputs,
         head=evidence.head,
         laziness=laziness.value,
+        laziness_corrected=laziness.corrected,
+        laziness_interval=laziness.interval,
         laziness_stderr=laziness.stderr,
         laziness_balanced=laziness.balanced,
         laziness_source=laziness.source,

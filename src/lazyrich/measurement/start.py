@@ -22,7 +22,7 @@ from ..model.redraw import new_norms, settle
 from ..model.undisturbed import undisturbed
 from .narrow import NarrowGram
 from .one_pass import Known, OnePass, Part, head_name
-from .sums import fill_layers
+from .sums import HeadSums, fill_layers
 
 LayerFeatures = dict[str, tuple[Tensor, Tensor]]
 
@@ -85,15 +85,20 @@ class StartSums:
         self.pair: FeaturePair | None = None
         self.layers: dict[str, NarrowGram] = {}
 
-    def add(self, part: Part, plan: LayerPlan | None = None) -> None:
-        """Adds a part, and of its layers those in a plan."""
+    def add(self, part: Part, plan: LayerPlan | None = None, head: HeadSums | None = None) -> None:
+        """Adds a part, and of its layers those in a plan; and to the head's sums, which then retain the same rows."""
         now, per_position = part.rows.features, part.rows.positions > 1
         features, layers = (None, {}) if self._source is None else self._source.rows(part, plan)
         if features is not None:
             retain = 0 if per_position else RETAINED_ROWS
-            self.gram = self.gram or part.empty_gram(self._pass.processes, retain=retain)
-            self.gram.update(features.to(now.dtype), part.outputs, None, part.weights)
+            self.gram = self.gram or part.empty_gram(retain=retain)
+            if head is None:
+                self.gram.update(features.to(now.dtype), part.outputs, None, part.weights, part.strata)
+            else:
+                head.add(part, (self.gram, features))
             fill_layers(self.layers, layers, part, self._pass.processes)
+        elif head is not None:
+            head.add(part)
         if self._plain is not None:
             plain = features if self._plain is self._source and features is not None else self._plain.rows(part, None)[0]
             self.pair = self.pair or FeaturePair("features", "features of the start")

@@ -11,7 +11,7 @@ from torch import Tensor
 from .._support.nested import tensors_in
 from .._support.processes import Processes
 from ..errors import DataError
-from ..gram import RETAINED_ROWS, Gram
+from ..gram import RETAINED_ROWS, Gram, update_together
 from ..model.batches import Batch
 from ..model.layers import LayerPlan, Layers, layer_rows, planned
 from .narrow import NarrowGram
@@ -40,8 +40,8 @@ class HeadSums:
         self.copies = False
         self._integers = False
 
-    def add(self, part: Part) -> None:
-        """Adds a part."""
+    def add(self, part: Part, beside: tuple[Gram, Tensor] | None = None) -> None:
+        """Adds a part; ``beside`` are another Gram and its features, which are filled together with these."""
         self.known = part.known
         self.per_position = self.per_position or part.rows.positions > 1
         for reason, count in part.rows.left_out.items():
@@ -50,8 +50,16 @@ class HeadSums:
             self.notes.append(part.note)
         self._integers = self._integers or part.integer_targets
         retain = 0 if self.per_position else RETAINED_ROWS
-        self.gram = self.gram or part.empty_gram(self._processes, retain=retain)
-        self.gram.update(part.rows.features, part.outputs, part.targets, part.weights)
+        if self.gram is None:
+            self.gram = part.empty_gram(retain=retain)
+            if beside is not None:
+                self.gram.fill_together(beside[0])
+        own = {"features": part.rows.features, "outputs": part.outputs, "targets": part.targets}
+        if beside is None:
+            self.gram.update(**own, weights=part.weights, strata=part.strata)
+        else:
+            other = {"features": beside[1].to(part.rows.features.dtype), "outputs": part.outputs}
+            update_together([self.gram, beside[0]], [own, other], part.weights, part.strata)
 
     def finish(self) -> Gram:
         """The filled Gram.
@@ -115,10 +123,10 @@ def fill_layers(
     for name, (rows, owner) in features.items():
         retain = RETAINED_ROWS if len(rows) == len(part.rows.features) and part.rows.positions == 1 else 0
         if name not in grams:
-            gram = part.empty_gram(processes, retain=retain)
+            gram = part.empty_gram(retain=retain)
             grams[name] = NarrowGram(gram, hold=not processes.together)
-        weights = None if part.weights is None else part.weights[owner.to(part.weights.device)]
-        grams[name].update(rows, part.outputs[owner], weights)
+        weights, strata = (None if x is None else x[owner.to(x.device)] for x in (part.weights, part.strata))
+        grams[name].update(rows, part.outputs[owner], weights, strata)
 
 
 @dataclass
