@@ -80,7 +80,7 @@ def of_start(start: StartSums) -> Denominators:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", RankWarning
-            )  # the outputs are those of the measured network, which has warned of them
+            )  # of the outputs, which are those of the measured network
             estimate = low_rank_estimate(start.gram)
         values: dict[Reference, list[float]] = {reference: [_low_rank(start.gram, reference)] for reference in REFERENCES}
         return Denominators(values, "start", estimate=estimate)
