@@ -30,6 +30,7 @@ if _TYPE_CHECKING:
     from .functional import FeatureSpectrum, LowRankEstimate, ParameterNorm, PowerLaw
     from .gram import Gram
     from .measurement.arrays import measure_arrays
+    from .measurement.compare import compare
     from .measurement.cost import MeasurementCost, measurement_cost
     from .measurement.measure import collect, measure
     from .measurement.null import Null, NullDistribution, null_distribution
@@ -44,6 +45,7 @@ if _TYPE_CHECKING:
         StableRank,
     )
     from .model.rows import Rows
+    from .results.comparison import Difference, ModelComparison, compare_runs
     from .results.evidence import Evidence
     from .results.parts import Comparison, LayerRichness
     from .results.richness import Richness, load, table
@@ -61,6 +63,7 @@ __all__ = [
     "ConvergenceWarning",
     "DataError",
     "DegenerateError",
+    "Difference",
     "EffectiveRank",
     "Evaluation",
     "Evidence",
@@ -73,6 +76,7 @@ __all__ = [
     "LowRankMeasure",
     "MeasurementCost",
     "MissingExtraError",
+    "ModelComparison",
     "Monitor",
     "NeuralCollapse",
     "NonFiniteError",
@@ -89,6 +93,8 @@ __all__ = [
     "Series",
     "StableRank",
     "collect",
+    "compare",
+    "compare_runs",
     "crosses",
     "falls",
     "functional",
@@ -111,6 +117,7 @@ _MODULES = {  # a module is imported when one of its names is first used, becaus
     ".functional": ("FeatureSpectrum", "LowRankEstimate", "ParameterNorm", "PowerLaw"),
     ".gram": ("Gram",),
     ".measurement.arrays": ("measure_arrays",),
+    ".measurement.compare": ("compare",),
     ".measurement.cost": ("MeasurementCost", "measurement_cost"),
     ".measurement.measure": ("collect", "measure"),
     ".measurement.null": ("Null", "NullDistribution", "null_distribution"),
@@ -119,6 +126,7 @@ _MODULES = {  # a module is imported when one of its names is first used, becaus
         "StableRank",
     ),
     ".model.rows": ("Rows",),
+    ".results.comparison": ("Difference", "ModelComparison", "compare_runs"),
     ".results.evidence": ("Evidence",),
     ".results.parts": ("Comparison", "LayerRichness"),
     ".results.richness": ("Richness", "load", "table"),

@@ -78,9 +78,7 @@ def of_start(start: StartSums) -> Denominators:
         return Denominators({}, "start", () if start.note is None else (start.note,))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", RankWarning
-            )  # of the outputs, which are those of the measured network
+            warnings.simplefilter("ignore", RankWarning)  # of the outputs, which are those of the measured network
             estimate = low_rank_estimate(start.gram)
         values: dict[Reference, list[float]] = {reference: [_low_rank(start.gram, reference)] for reference in REFERENCES}
         return Denominators(values, "start", estimate=estimate)
