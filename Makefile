@@ -32,6 +32,7 @@ pytest: .venv/ready
 benchmark: .venv/ready  ## print the tables of the documentation; takes about an hour
 	$(BIN)/python benchmarks/accuracy/estimator.py 200 projection
 	$(BIN)/python benchmarks/accuracy/estimator.py 200 balanced
+	$(BIN)/python benchmarks/accuracy/coverage.py
 	$(BIN)/python benchmarks/accuracy/references.py
 	$(BIN)/python benchmarks/accuracy/measures.py
 	$(BIN)/python benchmarks/accuracy/rank_cut.py

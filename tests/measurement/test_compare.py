@@ -64,14 +64,14 @@ class TestTwo:
         assert found.stderr == pytest.approx(((79 / 80) * (spread - spread.mean()).square().sum()).sqrt().item(), rel=0.1)
 
     def test_the_error_is_seen(self):
-        """The spread of the difference over 60 data sets, and how often the interval holds its mean."""
+        """The spread of the difference over 40 data sets, and how often the interval holds its mean."""
         model = network()
         other = moved(model, 0.05)
-        found = [compare({"a": model, "b": other}, rows(300, seed)).difference("a", "b") for seed in range(60)]
+        found = [compare({"a": model, "b": other}, rows(300, seed)).difference("a", "b") for seed in range(40)]
         values, errors = torch.tensor([d.value for d in found]), torch.tensor([d.stderr for d in found])
-        truth = compare({"a": model, "b": other}, rows(100_000, 99)).difference("a", "b").value
+        truth = compare({"a": model, "b": other}, rows(30_000, 99)).difference("a", "b").value
         assert 0.7 < float(errors.median() / values.std()) < 1.5
-        assert sum(d.interval[0] < truth < d.interval[1] for d in found) >= 52
+        assert sum(d.interval[0] < truth < d.interval[1] for d in found) >= 34
 
     def test_two_checkpoints_of_one_run(self):
         """1 % of training apart: the paired error is under 0.7 of that of two separate measurements."""
@@ -89,10 +89,10 @@ class TestTwo:
         separate = math.hypot(*(found.values[name]["low_rank_stderr"] for name in ("before", "after")))
         assert 0 < found.difference("before", "after").stderr < 0.7 * separate
 
-    @pytest.mark.parametrize("size", [1, 7, 2000])
+    @pytest.mark.parametrize("size", [7, 1024])
     def test_batches_do_not_matter(self, size):
         models, x = {"a": network(), "b": moved(network(), 0.2)}, rows(2000)
-        whole, parts = compare(models, x), compare(models, list(x.split(size if size > 1 else 2)))
+        whole, parts = compare(models, x), compare(models, list(x.split(size)))
         one, other = whole.difference("a", "b"), parts.difference("a", "b")
         assert other.value == pytest.approx(one.value, abs=0.1 * one.stderr)
         assert other.stderr == pytest.approx(one.stderr, rel=0.03)
