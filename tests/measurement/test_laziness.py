@@ -63,7 +63,8 @@ class TestWithTheStart:
         for value, power in ((r.laziness, 1.0), (r.laziness_balanced, 0.5)):
             expected = reference.d_lr(now, outputs, power=power) / reference.d_lr(then, outputs, power=power)
             assert value == pytest.approx(expected, rel=1e-8)
-        assert (r.laziness_source, r.laziness_stderr, r.laziness_interval) == ("start", None, None)
+        assert r.laziness_source == "start"
+        assert r.laziness_interval[0] < r.laziness_corrected < r.laziness_interval[1]
 
     @pytest.mark.parametrize("seed", range(4))
     def test_unmoved_features_give_1_whatever_the_outputs(self, seed):

@@ -227,7 +227,8 @@ def measurement_cost(
 def _gram_cost(n: int, p: int, c: int, t: int, size: int, retained: int, processes: int, references: int) -> dict[str, int]:
     """The fields of the cost of one Gram matrix of n rows, and of D_LR with an error bar for each reference kernel."""
     s, r, m = c + t, min(c, p), min(retained, n)
-    row, sums, pairs = size * p + 8 * s, 8 * (p * p + p * s + s * s), min(m, PAIR_ROWS) ** 2
+    row, sums, pairs = size * p + 8 * s + 16, 8 * (p * p + p * s + s * s), min(m, PAIR_ROWS) ** 2
+    kept = row + 16  # its size and priority
     return {
         "filling": n * p * (p + min(p, 128)),  # half of a symmetric product, in panels of 128 columns
         "filling_double": 2 * n * s * (p + s),
@@ -235,9 +236,9 @@ def _gram_cost(n: int, p: int, c: int, t: int, size: int, retained: int, process
         "elementwise": n * (10 * (p + s) + p * p // BLOCK_ROWS)
         + 60 * p * p
         + references * (180 * r * c + m * (4000 + 300 * min(r, 70))),
-        "state_bytes": sums + (retained + BLOCK_ROWS) * row,
-        "working_bytes": 8 * (6 * p * p + 12 * c * c) + 750 * m * min(r, 200) + 2 * (processes - 1) * retained * row,
-        "sent_bytes": (processes - 1) * retained * row + 2 * (processes - 1) * sums // processes,
+        "state_bytes": sums + retained * kept + BLOCK_ROWS * row,
+        "working_bytes": 8 * (6 * p * p + 12 * c * c) + 750 * m * min(r, 200) + 2 * (processes - 1) * retained * kept,
+        "sent_bytes": (processes - 1) * retained * kept + 2 * (processes - 1) * sums // processes,
     }
 
 

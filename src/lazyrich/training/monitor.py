@@ -317,7 +317,7 @@ class Monitor:
     def _light(self, data: list[Any], start: KeptStart | None) -> dict[str, float]:
         gram, beginning = collected(self.model, data, start, num_samples=self._limit, **self._reading)
         estimate, balanced = low_rank_estimate(gram), float(low_rank_measure(gram, reference="balanced"))
-        laziness = laziness_of(estimate.value, balanced, None if beginning is None else of_start(beginning))
+        laziness = laziness_of(estimate, balanced, None if beginning is None else of_start(beginning))
         values = {
             "low_rank": estimate.value, "low_rank_corrected": estimate.corrected, "low_rank_stderr": estimate.stderr,
             "isotropic": estimate.isotropic, "output_rank": estimate.rank,
