@@ -51,9 +51,9 @@ def seen(case, head):
     model, rows = case.model.module if isinstance(case.model, nn.DataParallel) else case.model, ([], [])
 
     def hook(module, args, output):
-        channel = -1 - len(module.kernel_size) if isinstance(module, (nn.Conv1d, nn.Conv2d)) else -1
+        places = len(module.kernel_size) if isinstance(module, (nn.Conv1d, nn.Conv2d)) else 0
         for found, x in zip(rows, (args[0], output), strict=True):
-            x = x.movedim(channel, -1)
+            x = x.movedim(-1 - places, -1) if x.ndim > 1 + places else x  # a subclass may take rows
             found.append(x.detach().double().reshape(-1, x.shape[-1]).numpy().copy())
 
     module = model if head == "(the model itself)" else model.get_submodule(head)
