@@ -450,6 +450,35 @@ class TestCorrection:
         assert estimate.stderr is None
 
 
+class TestGauge:
+    """Softmax does not see one function that is added to all outputs."""
+
+    @pytest.mark.parametrize("reference", ["projection", "balanced", "outputs"])
+    def test_a_common_function_changes_nothing(self, reference):
+        g = torch.Generator().manual_seed(0)
+        x = torch.randn(300, 20, generator=g, dtype=torch.float64) * torch.linspace(1, 0.2, 20)
+        f = x[:, :5] @ torch.randn(5, 4, generator=g, dtype=torch.float64) + torch.randn(300, 4, generator=g, dtype=torch.float64)
+        moved = f + 3 * torch.tanh(x[:, 5:6]) + 1
+        expected = low_rank_estimate(x, f - f.mean(1, keepdim=True), reference=reference)
+        for outputs in (f, moved):
+            found = low_rank_estimate(x, outputs, reference=reference, gauge="softmax")
+            assert found.value == pytest.approx(expected.value, abs=1e-10)
+            assert found.corrected == pytest.approx(expected.corrected, abs=1e-8)
+            assert found.stderr == pytest.approx(expected.stderr, rel=1e-6)
+            assert found.rank == expected.rank == 3
+        assert low_rank_measure(x, moved, gauge="softmax", reference=reference) == pytest.approx(expected.value, abs=1e-10)
+        assert abs(float(low_rank_measure(x, moved, reference=reference)) - expected.value) > 0.01
+
+    def test_errors(self):
+        x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+        with pytest.raises(ValueError, match="gauge must be 'softmax' or None, got 'class'"):
+            low_rank_measure(x, x, gauge="class")
+        gram = Gram(num_outputs=5000)
+        gram.update(x, x)
+        with pytest.raises(DataError, match="the mean over 5,000 outputs is not known"):
+            low_rank_measure(gram, gauge="softmax")
+
+
 class TestResult:
     signs = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64)
 

@@ -15,9 +15,10 @@ from ..gram import RETAINED_ROWS, Gram
 from .inputs import AnyArray, as_gram
 from .jackknife import Influence, jackknifed
 from .sketch import unprojected_low_rank
-from .span import Span, directions_of, mean_note, span_of, varies
+from .span import Directions, Span, directions_of, mean_note, span_of, varies
 
 Reference = Literal["projection", "balanced", "outputs"]
+Gauge = Literal["softmax"]
 _POWER: dict[str, float] = {"projection": 1.0, "balanced": 0.5, "outputs": 0.0}  # γ of B^{-γ}
 BAND = (1e-3, 1e-2, 1e-1)
 BAND_TOLERANCE = 0.02
@@ -71,6 +72,7 @@ def low_rank_measure(
     rtol: float | None = None,
     ridge: bool = False,
     reference: Reference = "projection",
+    gauge: Gauge | None = None,
 ) -> Tensor:
     r"""The low-rank measure D_LR = 1 - CKA(T, T_MP): 0 is the richest possible value, and larger values are lazier.
 
@@ -90,6 +92,8 @@ def low_rank_measure(
         ridge: replace B⁺ by (B + λI)⁻¹ with λ = (rtol · largest singular value)², a smooth cut; needs ``rtol``.
         reference: "projection" (the paper), "balanced" (the minimum-norm kernel of these outputs, with B^{-1/2} instead of B⁺)
             or "outputs" (the CKA of features with outputs).
+        gauge: "softmax" takes the outputs less their mean over classes. Cross-entropy does not see one function that is added to
+            all outputs, and D_LR does.
 
     Returns:
         0-d float64 tensor in [0, 1].
@@ -121,11 +125,12 @@ def low_rank_measure(
     power = power_of(reference)
     gram = as_gram(features, outputs, weights=weights, needs=("outputs",))
     _warn_of_mean(gram, rtol)
+    directions = _directions(gram, gauge)
     if not ridge:
-        return _measure(_features_of(gram), span_of(gram, "outputs", rtol), power)
+        return _measure(_features_of(gram), directions.span(rtol), power)
     if not rtol:
         raise ValueError("ridge=True needs rtol, because λ = (rtol · largest singular value)²")
-    span = span_of(gram, "outputs")
+    span = directions.span()
     return _measure(_features_of(gram), span, power, damping=(rtol * float(span.singular_values[0])) ** 2)
 
 
@@ -136,6 +141,7 @@ def low_rank_estimate(
     weights: AnyArray | None = None,
     rtol: float | None = None,
     reference: Reference = "projection",
+    gauge: Gauge | None = None,
     retain: int = RETAINED_ROWS,
 ) -> LowRankEstimate:
     """D_LR with its bias-corrected estimate, standard error, rank, band over ``rtol`` and isotropic baseline.
@@ -146,7 +152,7 @@ def low_rank_estimate(
     (Efron & Stein 1981). ``corrected``, ``stderr`` and ``interval`` are None with fewer than 8 samples or without retained rows.
 
     Args:
-        features, outputs, weights, rtol, reference: as for :func:`low_rank_measure`.
+        features, outputs, weights, rtol, reference, gauge: as for :func:`low_rank_measure`.
         retain: number of rows on which the jackknife is evaluated; ignored for a Gram, which has its own.
 
     Warns:
@@ -165,7 +171,7 @@ def low_rank_estimate(
     power = power_of(reference)
     with torch.inference_mode(False):  # the jackknife takes a derivative
         gram = as_gram(features, outputs, weights=weights, retain=retain, needs=("outputs",))
-        directions, part = directions_of(gram, "outputs"), _features_of(gram)
+        directions, part = _directions(gram, gauge), _features_of(gram)
         span = directions.span(rtol)
         value = float(_measure(part, span, power))
         jackknife = jackknifed(gram, span, power)
@@ -186,6 +192,12 @@ def low_rank_estimate(
         note=jackknife.note,
         influence=jackknife.influence,
     )
+
+
+def _directions(gram: Gram, gauge: Gauge | None) -> Directions:
+    if gauge not in (None, *get_args(Gauge)):
+        raise ValueError(f"gauge must be 'softmax' or None, got {gauge!r}")
+    return directions_of(gram, "outputs", less_their_mean=gauge == "softmax")
 
 
 def power_of(reference: str) -> float:

@@ -105,17 +105,26 @@ def span_of(gram: Gram, name: str, rtol: float | None = None) -> Span:
     return directions_of(gram, name).span(rtol)
 
 
-def directions_of(gram: Gram, name: str) -> Directions:
-    """Singular value decomposition of a block of functions.
+def directions_of(gram: Gram, name: str, *, less_their_mean: bool = False) -> Directions:
+    """Singular value decomposition of a block of functions, or with ``less_their_mean`` of their differences from their mean.
 
     It decomposes the factor ``[sqrt(B_c); m]`` of ``B = B_c + m mᵀ`` instead of B, so that a large mean does not drown the
     variation.
+
+    Raises:
+        DataError: the functions stand for more of them, whose mean is not known.
     """
-    return gram.reading(f"directions of {name}", lambda: _decomposed(gram, name))
+    text = f"directions of {name}{' less their mean' if less_their_mean else ''}"
+    return gram.reading(text, lambda: _decomposed(gram, name, less_their_mean))
 
 
-def _decomposed(gram: Gram, name: str) -> Directions:
+def _decomposed(gram: Gram, name: str, less_their_mean: bool) -> Directions:
     covariance, mean = gram.block(name, name, centered=True), gram.mean(name)
+    if less_their_mean:
+        if name == "outputs" and gram.num_outputs != len(mean):
+            raise DataError(f"the mean over {gram.num_outputs:,} outputs is not known, because they were compressed")
+        covariance = covariance - covariance.mean(0)
+        covariance, mean = covariance - covariance.mean(1, keepdim=True), mean - mean.mean()
     values, vectors = eigh(covariance)
     factor = torch.cat([values.clamp_min(0).sqrt().unsqueeze(1) * vectors.T, mean.unsqueeze(0)])
     left, singular, right = torch.linalg.svd(factor, full_matrices=False)
