@@ -168,6 +168,14 @@ class TestFewRowsDecide:
         assert part.stderr == pytest.approx(whole.stderr, rel=0.05)
         assert part.corrected == pytest.approx(whole.corrected, abs=0.1 * whole.stderr)
 
+    def test_few_inputs_that_come_again_and_again(self):
+        """Four different rows, 5,000 times: the error is that of all rows, as if none were equal."""
+        x = torch.tensor([[0.0, 0, 1, 0.5], [0, 1, 0, 0.2], [1, 0, 0, -0.1], [1, 1, 1, 0.4]], dtype=torch.float64)
+        x = x[torch.randint(4, (5000,), generator=torch.Generator().manual_seed(0))]
+        part, whole = low_rank_estimate(x, x[:, :2]), low_rank_estimate(x, x[:, :2], retain=5000)
+        assert part.stderr == pytest.approx(whole.stderr, rel=0.1)
+        assert part.corrected == pytest.approx(whole.corrected, abs=whole.stderr)
+
     def test_an_impossible_correction_is_none(self):
         x = torch.randn(8, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         estimate = low_rank_estimate(x, x[:, :7])

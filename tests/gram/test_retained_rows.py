@@ -77,6 +77,16 @@ class TestUniforms:
         assert torch.equal(uniforms(self.x[17:18]), u[17:18])
         assert torch.equal(uniforms(self.x.double()), u)
 
+    def test_equal_rows_are_told_apart(self):
+        x = self.x[:4].repeat_interleave(1250, 0)
+        x[-1] = 7.0
+        u, later = uniforms(x), uniforms(x, seen=5000)
+        assert len(torch.cat([u, later[:-1]]).unique()) == 9999
+        assert u[-1] == later[-1] == uniforms(x[-1:])[0]
+        order = torch.randperm(5000, generator=torch.Generator().manual_seed(1))
+        assert torch.equal(uniforms(x[order]).sort().values, u.sort().values)
+        assert abs(float(u.mean()) - 0.5) < 4 / (12 * 5000) ** 0.5
+
     def test_the_last_bits_hardly_matter(self):
         noise = 1 + 3e-7 * torch.randn(self.x.shape, generator=torch.Generator().manual_seed(2))
         assert float((uniforms(self.x * noise) == uniforms(self.x)).double().mean()) > 0.98

@@ -116,8 +116,15 @@ class RowSample(Rows):
         return (sizes / torch.maximum(last, self.threshold)).nan_to_num(posinf=1.0).clamp_max(1.0)
 
 
-def uniforms(*blocks: Tensor) -> Tensor:
-    """(m,) float64 in (0, 1]: a hash of the rounded content of each row, from a few columns of each (m, width) block."""
+def uniforms(*blocks: Tensor, seen: int = 0) -> Tensor:
+    """(m,) float64 in (0, 1]: a hash of the rounded content of each row, from a few columns of each (m, width) block.
+
+    Rows of the same content among these get different numbers, for otherwise all of them would be retained or none. Which one
+    gets which does not matter, because they are equal.
+
+    Args:
+        seen: how many rows came before, so that equal rows of other blocks get other numbers too.
+    """
     words = []
     for x in blocks:
         x = x[:, :: max(1, -(-x.shape[1] // _CONTENT))]
@@ -125,7 +132,19 @@ def uniforms(*blocks: Tensor) -> Tensor:
         words.append((mantissa * _DIGITS).round_().long() + exponent.long() * (4 * _DIGITS))
     every = torch.cat(words, dim=1)
     odd = 2 * _mixed(torch.arange(1, every.shape[1] + 1, device=every.device)) + 1
-    return ((_mixed((every * odd).sum(1)) >> 11) & (2**53 - 1)).double().add_(1.0).mul_(2.0**-53)
+    hashes = _told_apart(_mixed((every * odd).sum(1)), seen)
+    return ((hashes >> 11) & (2**53 - 1)).double().add_(1.0).mul_(2.0**-53)
+
+
+def _told_apart(hashes: Tensor, seen: int) -> Tensor:
+    """The same where they differ; other ones where they are equal. No shape depends on the values."""
+    order = hashes.argsort(stable=True)
+    inner = hashes[order][1:] == hashes[order][:-1]
+    no = inner.new_zeros(1)
+    again, index = torch.cat([no, inner]), torch.arange(len(hashes), device=hashes.device)
+    place = index - torch.where(again, 0, index).cummax(0).values  # among those that are equal
+    salt = torch.where(again | torch.cat([inner, no]), place + seen + 1, 0)
+    return torch.where(salt > 0, _mixed(hashes[order] + salt), hashes[order]).index_select(0, order.argsort())
 
 
 def _mixed(x: Tensor) -> Tensor:

@@ -265,7 +265,8 @@ def flush(states: Sequence[State]) -> None:
     first = states[0]
     if count := int(first.counts["pending_rows"]):
         with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
-            content = uniforms(first.pending.features[:count], first.pending.small[:count])
+            seen = int(first.counts["num_rows"])
+            content = uniforms(first.pending.features[:count], first.pending.small[:count], seen=seen)
             summed = [state._sum() for state in states]
             relative = torch.stack([rows.sizes.to(first.device) for rows, _ in summed]).amax(0)
             sizes = (summed[0][0].weights * (1.0 + relative)).clamp(max=_LARGEST_SIZE)
