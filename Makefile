@@ -27,7 +27,7 @@ docs: .venv/ready
 	$(BIN)/mkdocs build --strict  # without --quiet, which hides warnings, so that they would not fail the build
 
 pytest: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile  # two processes of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist loadfile  # processes of one thread each; more than cores, because many tests wait for others
 
 benchmark: .venv/ready  ## print the tables of the documentation; takes about an hour
 	$(BIN)/python benchmarks/accuracy/estimator.py 200 projection

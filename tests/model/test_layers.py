@@ -245,7 +245,7 @@ class TestWide:
         for seed in range(25):
             wide = narrow.NarrowGram(lazyrich.Gram(retain=0), hold=False, seed=seed)
             original, narrow.WIDTH_LIMIT = narrow.WIDTH_LIMIT, 100
-            wide.update(x, outputs, None)
+            wide.update(x, outputs, None, None)
             narrow.WIDTH_LIMIT = original
             value, error = lazyrich.functional.low_rank.sketched_low_rank(wide.finish())
             values.append(value)

@@ -68,12 +68,12 @@ class Influence:
     @property
     def effective_rows(self) -> float:
         """Number of rows, had all the same influence, that would leave the variance as uncertain as it is."""
-        return self.variance**2 / float(self.stands_for @ self.moves.square().square())
+        return self.variance**2 / float(self.stands_for @ self.moves.square().square()) if self.variance else self.samples
 
     @property
     def largest_share(self) -> float:
         """Share of the row that decides most, in the sum of squared influences."""
-        return float(self.moves.square().max()) / self.variance
+        return float(self.moves.square().max()) / self.variance if self.variance else 0.0
 
     def less(self, other: Influence, own: float = 1.0, others: float = 1.0) -> Influence | None:
         """``own`` times these moves less ``others`` times the other's; None if the rows are not the same."""
