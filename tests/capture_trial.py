@@ -352,7 +352,10 @@ def shows_little(seen: Seen, head: str, first_tensors: int | None = None) -> boo
     eps = max(torch.finfo(x.dtype).eps for x in (*first, calls[0][1]))
     few = max(3, -40 / np.log(eps))  # numbers, the fewer the more digits they have
     return all(
-        len(x) < 3 or x.numel() < few or bool((x - x.mean(0)).abs().max() <= 16 * eps * max(float(x.abs().max()), 1.0))
+        len(x) < 3
+        or x.numel() < few
+        or bool((x - x.mean(0)).abs().max() <= 16 * eps * max(float(x.abs().max()), 1.0))
+        or (bool(((x >= 0) & (x <= 1)).all()) and int(((x > 64 * eps) & (x < 1 - 64 * eps)).sum()) < few + len(x))  # saturated
         for x in rows
     )
 

@@ -135,3 +135,8 @@ def test_the_range_stays_above_rounding():
 def test_a_fit_that_cannot_be_made_is_no_number(x, fit_range, error, match):
     with pytest.raises(error, match=match):
         alpha_req(x, fit_range=fit_range)
+
+
+def test_features_whose_variation_is_rounding_have_no_law():
+    with pytest.raises(DataError, match="at least 5 ranks, and no eigenvalue is above rounding"):
+        spectral_exponent.power_law(torch.zeros(0, dtype=torch.float64))

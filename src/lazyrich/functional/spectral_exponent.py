@@ -78,6 +78,8 @@ def alpha_req(
 def power_law(values: Tensor, fit_range: tuple[int, int] | None = None) -> PowerLaw:
     """Fit the law to eigenvalues that are above rounding, descending; ``fit_range`` and errors as for :func:`alpha_req`."""
     rank = len(values)
+    if fit_range is None and not rank:
+        raise DataError(f"a power law needs at least {LEAST_RANKS} ranks, and no eigenvalue is above rounding")
     first, last = fit_range if fit_range is not None else (11 if rank >= 50 else 1, max(rank // 2, min(rank, LEAST_RANKS)))
     if not 1 <= first <= last <= rank:
         raise ValueError(f"fit_range must lie in 1 … {rank}, the numerical rank of the features, got {fit_range}")
