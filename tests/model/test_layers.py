@@ -350,3 +350,9 @@ class TestErrors:
 class _Transpose(nn.Module):
     def forward(self, x):
         return x.transpose(0, 1)
+
+
+def test_all_layers_of_a_network_that_has_none():
+    model = nn.Sequential(nn.Tanh(), nn.Softsign())
+    with pytest.raises(HeadError, match='layers="all": Sequential has no linear or convolution layer; .* It has: 0, 1'):
+        lazyrich.measure(model, torch.randn(20, 4), layers="all", forward=lambda m, x: lazyrich.Rows(x, m(x)))

@@ -60,9 +60,11 @@ class Layers:
         else:
             chosen = list(dict.fromkeys(layers))
         unknown = [name for name in chosen if name not in named]
+        network, known = type(model).__name__, ", ".join(filter(None, named))
+        if self.every and not chosen:
+            raise HeadError(f'layers="all": {network} has no linear or convolution layer; name other modules. It has: {known}')
         if unknown or not chosen:
-            known = ", ".join(filter(None, named))
-            raise HeadError(f"layers={unknown or chosen} are not modules of {type(model).__name__}. It has: {known}")
+            raise HeadError(f"layers={unknown or chosen} are not modules of {network}. It has: {known}")
         self.modules = {name: named[name] for name in chosen}
 
     @contextmanager
