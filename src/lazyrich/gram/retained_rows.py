@@ -125,26 +125,29 @@ def uniforms(*blocks: Tensor, seen: int = 0) -> Tensor:
     Args:
         seen: how many rows came before, so that equal rows of other blocks get other numbers too.
     """
-    words = []
-    for x in blocks:
-        x = x[:, :: max(1, -(-x.shape[1] // _CONTENT))]
-        mantissa, exponent = torch.frexp(x.float() if x.element_size() < 4 else x)
-        words.append((mantissa * _DIGITS).round_().long() + exponent.long() * (4 * _DIGITS))
-    every = torch.cat(words, dim=1)
-    odd = 2 * _mixed(torch.arange(1, every.shape[1] + 1, device=every.device)) + 1
-    hashes = _told_apart(_mixed((every * odd).sum(1)), seen)
+    few = torch.cat([_few_columns(x) for x in blocks], dim=1)
+    mantissa, exponent = torch.frexp(few)
+    words = (mantissa * _DIGITS).round_().long().add_(exponent, alpha=4 * _DIGITS)
+    odd = 2 * _mixed(torch.arange(1, few.shape[1] + 1, device=few.device)) + 1
+    hashes = _told_apart(_mixed(words.mul_(odd).sum(1)), seen)
     return ((hashes >> 11) & (2**53 - 1)).double().add_(1.0).mul_(2.0**-53)
+
+
+def _few_columns(x: Tensor) -> Tensor:
+    return x[:, :: max(1, -(-x.shape[1] // _CONTENT))].double()
 
 
 def _told_apart(hashes: Tensor, seen: int) -> Tensor:
     """The same where they differ; other ones where they are equal. No shape depends on the values."""
-    order = hashes.argsort(stable=True)
-    inner = hashes[order][1:] == hashes[order][:-1]
+    ordered, order = hashes.sort(stable=True)
+    inner = ordered[1:] == ordered[:-1]
+    if hashes.device.type == "cpu" and not inner.numpy().any():
+        return hashes
     no = inner.new_zeros(1)
     again, index = torch.cat([no, inner]), torch.arange(len(hashes), device=hashes.device)
     place = index - torch.where(again, 0, index).cummax(0).values  # among those that are equal
     salt = torch.where(again | torch.cat([inner, no]), place + seen + 1, 0)
-    return torch.where(salt > 0, _mixed(hashes[order] + salt), hashes[order]).index_select(0, order.argsort())
+    return torch.empty_like(hashes).scatter_(0, order, torch.where(salt > 0, _mixed(ordered + salt), ordered))
 
 
 def _mixed(x: Tensor) -> Tensor:
