@@ -1,8 +1,8 @@
 """Does the 95 % interval hold the truth where classes are weighed, where few rows are very large, and where rows have weights?
 
 Each line draws data sets from a law whose D_LR is known from 2,000,000 rows, and asks how often the interval holds it, how large
-the claimed standard error is beside the spread that is seen, and how often the library gives no error. The last column but one is
-the coverage with every row retained, over all draws that have an interval then.
+the claimed standard error is compared with the spread that is seen, and how often the library gives no error. The last column
+but one is the coverage with every row retained, over all draws that have an interval then.
 
     python benchmarks/accuracy/coverage.py [draws] [projection|balanced|outputs] [part of the name of a line]
 """

@@ -398,7 +398,7 @@ class TestCorrection:
         xc = gram.retained().blocks["features"]
         along = xc @ gram.block("features", "features", centered=True)
         pairs = jackknife.norm_pairs(xc @ xc.T, along @ xc.T, (along * xc).sum(1), norm2)  # the derivatives are of the plug-in
-        rows = jackknife._rows(gram, replace(jackknife._sampled(gram), pairs=pairs), span_of(gram, "outputs"), most=1024)
+        rows = jackknife._rows(replace(jackknife._sampled(gram), pairs=pairs), span_of(gram, "outputs"), most=1024)
         found = jackknife._second_order_variance(rows, power)
         assert_close(found, expected, rtol=2e-3 if power == 0.5 else 1e-9, atol=0)  # a coarse quadrature stands for B^{-1/2}
 

@@ -77,7 +77,7 @@ class TestUniforms:
         assert torch.equal(uniforms(self.x[17:18]), u[17:18])
         assert torch.equal(uniforms(self.x.double()), u)
 
-    def test_equal_rows_are_told_apart(self):
+    def test_equal_rows_are_distinguished(self):
         x = self.x[:4].repeat_interleave(1250, 0)
         x[-1] = 7.0
         u, later = uniforms(x), uniforms(x, seen=5000)
@@ -95,7 +95,7 @@ class TestUniforms:
     def test_any_scale(self, scale):
         assert len(uniforms(self.x.double() * scale).unique()) == 5000
 
-    def test_rows_far_from_the_origin_are_told_apart(self):
+    def test_rows_far_from_the_origin_are_distinguished(self):
         assert len(uniforms(self.x + 1000).unique()) > 4990
 
 
@@ -176,10 +176,10 @@ def test_sums_over_all_rows_are_estimated_without_bias():
         offer.priorities = offer.sizes / u
         retained.offer(offer)
         used = retained.used(CPU)
-        probability = used.inclusion(100)
+        probability = used.inclusion()
         assert set(range(10)) <= set(numbers_of(used))
         totals.append(float((values[numbers_of(used)] / probability).sum()))
-        counts.append(float((1 / used.inclusion(40)).sum()))
+        counts.append(float((1 / used.first(40).inclusion()).sum()))
     totals, counts = torch.tensor(totals), torch.tensor(counts)
     assert abs(float(totals.mean() / values.sum()) - 1) < 4 * float(totals.std() / values.sum()) / 20
     assert float(totals.std() / values.sum()) < 0.1

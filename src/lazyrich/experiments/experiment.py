@@ -29,7 +29,7 @@ class Row:
     """A row of the final table: a condition at one evaluation, with the published figures if there are any.
 
     Attributes:
-        published: measure -> figure, for the setup of the paper.
+        published: measure -> the figure that the paper reports with its own setup.
         when: the evaluation.
     """
 

@@ -174,7 +174,7 @@ def one_hot(labels: Tensor, num_classes: int | None = None) -> Tensor:
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise TypeError(f"labels must be integers, got {labels.dtype}; convert them with .long()")
     if num_classes is None:
-        num_classes = int(labels.max()) + 1 if len(labels) else 1  # without labels, the error is to be about missing samples
+        num_classes = int(labels.max()) + 1 if len(labels) else 1  # without labels, a later error says that there are no samples
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
         bad = int(labels[(labels < 0) | (labels >= num_classes)][0])
         raise DataError(f"label {bad} is out of range: with num_classes = {num_classes} classes are 0 … {num_classes - 1}")

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from ..gram import Gram
 from ..gram.moments import PART_ROWS
+from ..gram.retained_rows import RetainedRows
+from .influence import Influence, interval
 from .inverse_root import inverse_root
 from .retained_design import Design, unbiased_squared_norm
 from .span import Span
@@ -31,55 +33,9 @@ from .span import Span
 PAIR_ROWS = 512  # rows whose pairs enter the second-order variance
 _PAIR_TOLERANCE = 1e-4  # relative error of B^{-1/2} in the second-order variance, which is a small part of the error
 _MOST_WORK, _AT_ONCE = 2**24, 2**21  # rows · outputs · resolvents: in total, and in memory at a time
-_NORMAL = 1.959964  # 97.5 % quantile
 _FEW = 8  # samples below which there is no error
 _ONE_DECIDES, _ONE_WEIGHS = 0.9, 0.5  # share of one row in the sum of squared influences: no error, and a note
 _STEP = 1e-3  # of a second difference, as a share of a stratum's weight
-
-
-@dataclass(frozen=True)
-class Influence:
-    """How far each retained row moves D_LR, so that errors of differences and ratios follow from those of the same rows.
-
-    Attributes:
-        moves: (m,) change of D_LR through the row; the variance is the sum of their squares, times what each row stands for.
-        stands_for: (m,) see :class:`Design`.
-        samples: effective number of samples.
-    """
-
-    moves: Tensor
-    stands_for: Tensor
-    samples: float
-
-    @property
-    def variance(self) -> float:
-        """Variance of the estimate to first order."""
-        return float(self.stands_for @ self.moves.square())
-
-    @property
-    def freedom(self) -> float:
-        """Degrees of freedom of the variance: few if few rows decide."""
-        shares = self.stands_for * self.moves.square()
-        if not self.variance:
-            return math.inf
-        spread = float(shares.square().sum()) / self.variance**2 - 1 / len(shares)
-        return max(2 / max(spread, 2 / self.samples), 3.0)
-
-    @property
-    def effective_rows(self) -> float:
-        """Number of rows, had all the same influence, that would leave the variance as uncertain as it is."""
-        return self.variance**2 / float(self.stands_for @ self.moves.square().square()) if self.variance else self.samples
-
-    @property
-    def largest_share(self) -> float:
-        """Share of the row that decides most, in the sum of squared influences."""
-        return float(self.moves.square().max()) / self.variance if self.variance else 0.0
-
-    def less(self, other: Influence, own: float = 1.0, others: float = 1.0) -> Influence | None:
-        """``own`` times these moves less ``others`` times the other's; None if the rows are not the same."""
-        if len(self.moves) != len(other.moves) or not torch.equal(self.stands_for, other.stands_for):
-            return None
-        return Influence(own * self.moves - others * other.moves, self.stands_for, self.samples)
 
 
 @dataclass(frozen=True)
@@ -106,14 +62,6 @@ class Jackknife:
         return None if self.corrected is None or self.stderr is None else interval(self.corrected, self.stderr, self.freedom)
 
 
-def interval(value: float, stderr: float, freedom: float) -> tuple[float, float]:
-    """95 % interval with Student's quantile (Cornish-Fisher expansion, exact to 1 % from 3 degrees of freedom)."""
-    z, v = _NORMAL, freedom
-    quantile = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-    quantile += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-    return value - quantile * stderr, value + quantile * stderr
-
-
 @dataclass(frozen=True)
 class _Sample:
     """The retained samples, and ‖S_c‖² without each of them and without pairs of them: the same for every reference and cut.
@@ -122,16 +70,20 @@ class _Sample:
     on the unit. They and everything that enters second-order terms only are in the precision of the features' products.
     """
 
+    retained: RetainedRows  # x̃ (m, p) and the uncentred outputs (m, C) among them
+    strata_rows: Tensor
     design: Design
-    features: Tensor  # (m, p) x̃
     lengths: Tensor  # (m,) ‖x̃‖²
     norm2: Tensor  # unbiased estimate of ‖S_c‖²
     alignment: Tensor  # (m,) from which ‖S_c‖² without a sample follows
     kernel: Tensor  # (k, k) x̃ᵢ·x̃ⱼ of the first k = PAIR_ROWS samples
     pairs: Tensor  # (k, k) the degenerate kernel of ‖S_c‖², divided by it
-    outputs: Tensor  # (m, C) uncentred
     loadings: Tensor  # (p, C) covariance of x̃ and the outputs
     projected: Tensor  # (m, C) x̃ times the loadings
+
+    def design_of(self, count: int) -> Design:
+        """How the first samples were drawn."""
+        return self.design if count == len(self.lengths) else Design.of(self.retained.first(count), self.strata_rows)
 
 
 @dataclass(frozen=True)
@@ -164,13 +116,13 @@ def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife:
     if n < _FEW:
         return Jackknife(note=f"no error, because it takes {_FEW} samples and there are effectively {n:.3g}")
     sample = gram.reading("jackknife", lambda: _sampled(gram))
-    if (why := sample.design.too_few()) is not None:
-        return Jackknife(note=why)
-    leverage = sample.design.w * (sample.outputs @ span.to_basis).square().sum(1)
+    leverage = sample.design.w * (sample.retained.blocks["outputs"] @ span.to_basis).square().sum(1)
     # Whichever sample is deleted, the eigenvalues of B, divided by its largest one, lie between these bounds.
     least = float(span.singular_values[span.rank - 1] / span.singular_values[0]) ** 2 * max(1 - float(leverage.max()), 1e-9)
     nodes = _resolvents(power, least, 1 / (1 - float(sample.design.w.max())), sample.design.w)
-    rows = _rows(gram, sample, span, max(128, _MOST_WORK // (span.rank * max(len(nodes[0]), 1))))
+    rows = _rows(sample, span, max(128, _MOST_WORK // (span.rank * max(len(nodes[0]), 1))))
+    if (why := rows.design.too_few()) is not None:
+        return Jackknife(note=why)
     design, norm2, alignment = rows.design, sample.norm2, sample.alignment[: len(rows.h)]
     w, delta = design.w, design.w / (1 - design.w)
     if norm2 <= 0 or bool((leverage[: len(w)] >= 1 - 1e-9).any()):
@@ -239,7 +191,7 @@ def _sampled(gram: Gram) -> _Sample:
     pairs = norm_pairs(kernel, along @ x[:PAIR_ROWS].T, alignment[:PAIR_ROWS].to(kernel), norm2.to(kernel))
     loadings = gram.block("features", "outputs", centered=True) * unit
     projected = torch.cat([part.double() @ loadings for part in x.split(PART_ROWS)])
-    return _Sample(design, x, lengths, norm2, alignment, kernel, pairs, retained.blocks["outputs"], loadings, projected)
+    return _Sample(retained, gram.strata_rows, design, lengths, norm2, alignment, kernel, pairs, loadings, projected)
 
 
 def norm_pairs(kernel: Tensor, along: Tensor, alignment: Tensor, norm2: Tensor) -> Tensor:
@@ -247,18 +199,17 @@ def norm_pairs(kernel: Tensor, along: Tensor, alignment: Tensor, norm2: Tensor) 
     return kernel.square().sub_(alignment - norm2).sub_(alignment.unsqueeze(1)).sub_(along, alpha=2).div_(norm2)
 
 
-def _rows(gram: Gram, sample: _Sample, span: Span, most: int) -> _Rows:
+def _rows(sample: _Sample, span: Span, most: int) -> _Rows:
     count = min(most, len(sample.lengths))
-    design = sample.design if count == len(sample.lengths) else Design.of(gram.retained(most=count), gram.strata_rows)
     scale = span.singular_values[: span.rank] / span.singular_values[0]
     basis = span.to_basis * scale
-    h, mean = sample.outputs[:count] @ basis, span.basis_mean * scale
+    h, mean = sample.retained.blocks["outputs"][:count] @ basis, span.basis_mean * scale
     loadings = sample.loadings @ basis
     return _Rows(
         sample=sample,
         h=h,
         centred=h - mean,
-        design=design,
+        design=sample.design_of(count),
         loadings=loadings,
         projected=sample.projected[:count] @ basis,
         inner=loadings.T @ loadings,
@@ -332,7 +283,7 @@ def _second_order_variance(rows: _Rows, power: float) -> Tensor:
         alone += coefficient * (through * h * e).sum(1)
     pairs.sub_(mixed).sub_(mixed.T).add_(alone).add_(alone.unsqueeze(1))
     pairs.mul_(2 / numerator).sub_(rows.sample.pairs[:m, :m]).fill_diagonal_(0)
-    design = rows.design.first(m)
+    design = rows.sample.design_of(m)
     if design.strata is None:
         pairs.sub_(pairs.sum(dtype=torch.float64) / (m * (m - 1)))
     else:
@@ -370,7 +321,7 @@ class _Direction:
 
     @classmethod
     def of(cls, rows: _Rows, among: Tensor, share: Tensor) -> _Direction:
-        h, x = rows.h[among], rows.sample.features[: len(rows.h)][among].double()
+        h, x = rows.h[among], rows.sample.retained.blocks["features"][: len(rows.h)][among].double()
         shared, alignment = h * share.unsqueeze(1), rows.sample.alignment[: len(rows.h)][among]
         return cls(share @ x, share @ h, x.T @ shared, h.T @ shared, share @ alignment)
 

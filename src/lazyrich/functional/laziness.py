@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import DegenerateError
 from ..gram import Gram
-from .jackknife import interval
+from .influence import interval
 from .low_rank import LowRankEstimate, Reference, low_rank_measure
 
 NO_ROOM = 0.05  # under this D_LR, the features of the start leave no room between lazy and rich

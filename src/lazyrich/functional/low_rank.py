@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..errors import DegenerateError, RankWarning
 from ..gram import RETAINED_ROWS, Gram
+from .influence import Influence
 from .inputs import AnyArray, as_gram
-from .jackknife import Influence, jackknifed
+from .jackknife import jackknifed
 from .sketch import unprojected_low_rank
 from .span import Directions, Span, directions_of, mean_note, span_of, varies
 

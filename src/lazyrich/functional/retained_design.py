@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..gram import Gram
-from ..gram.gram import RetainedRows
+from ..gram.retained_rows import RetainedRows
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,6 @@ class Design:
         if bool((self.retained < 2).any()):
             return "no error, because fewer than two rows of a class were retained"
         return None
-
-    def first(self, count: int) -> Design:
-        """The first rows only, which stand for what all stood for."""
-        part = self.stands_for[:count]
-        part = part * (self.stands_for.sum() / part.sum())
-        strata = None if self.strata is None else self.strata[:count]
-        return Design(self.w[:count], part, strata, self.factor[:count], self.rows, self.retained)
 
     def total(self, x: Tensor) -> Tensor:
         """Estimate of the sum of (m,) values over all rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import DataError
 from .accumulator import Accumulator
 from .moments import PART_ROWS
-from .retained_rows import RETAINED_ROWS, RowSample
+from .retained_rows import RETAINED_ROWS, RetainedRows
 from .state import BLOCK_ROWS, State
 
 BLOCKS = ("features", "outputs", "targets")
@@ -222,52 +222,19 @@ class Gram(Accumulator):
         d = -state.moments.sum[self._columns("features")] / state.weight_sum
         return float(state.moments.quartic_about(d, state.weight_sum)) / state.weight_sum**2
 
-    def retained(self, unit: float = 1.0, most: int | None = None) -> RetainedRows:
-        """The retained rows, in descending order of their priorities.
-
-        Args:
-            unit: by which the features are multiplied.
-            most: return only the first so many, which are a sample of the same kind.
-        """
+    def retained(self, unit: float = 1.0) -> RetainedRows:
+        """The retained rows, in descending order of their priorities; the features are multiplied by ``unit``."""
         state, mean = self._ready(), self.mean("features")
         sample = state.retained.used(state.device)
-        m = len(sample.sizes) if most is None else min(most, len(sample.sizes))
-        features = sample.features[:m]
-        for part in features.split(PART_ROWS):
+        for part in sample.features.split(PART_ROWS):
             part.copy_(part.double().sub_(mean).mul_(unit))
-        blocks, p = {"features": features}, len(mean)
+        blocks, p = {"features": sample.features}, len(mean)
         for name in list(self.widths)[1:]:
             columns = self._columns(name)
-            blocks[name] = sample.small[:m, columns.start - p : columns.stop - p]
-        return RetainedRows(blocks, sample.weights[:m] / state.weight_sum, sample.strata[:m], self._stands_for(sample, m))
-
-    def _stands_for(self, sample: RowSample, count: int) -> Tensor:
-        """The inverse of the probability to be retained; where it is below 1, such that they add up to the number of rows."""
-        probability = sample.inclusion(count)
-        surely = probability >= 1
-        others = torch.where(surely, 0.0, 1 / probability)
-        left = self._state.counts["num_rows"] - surely.sum()
-        return torch.where(surely, 1.0, others * (left / others.sum()))
+            blocks[name] = sample.small[:, columns.start - p : columns.stop - p]
+        return RetainedRows(blocks, sample.weights / state.weight_sum, sample, int(state.counts["num_rows"]))
 
     @property
     def strata_rows(self) -> Tensor:
         """(strata,) float64, number of rows of each stratum; empty if there is one."""
         return self._ready().strata_rows
-
-
-@dataclass(frozen=True)
-class RetainedRows:
-    """A sample of rows that stands for all.
-
-    Attributes:
-        blocks: (m, width) by name. Features are measured from their mean, in the precision of their products. All other blocks
-            are float64.
-        weights: (m,) scaled such that those of all rows, retained or not, sum to one.
-        strata: (m,) int64.
-        stands_for: (m,) for how many rows each stands: a sum over all rows is estimated by that of the retained rows, times this.
-    """
-
-    blocks: dict[str, Tensor]
-    weights: Tensor
-    strata: Tensor
-    stands_for: Tensor

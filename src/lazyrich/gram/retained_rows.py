@@ -16,7 +16,7 @@ from torch import Tensor
 
 RETAINED_ROWS = 1024  # rows that are retained for the error bars, unless another number is asked for
 _CONTENT = 8  # columns of each block that the hash of a row is taken of
-_DIGITS = 2**12  # to which they are rounded, for the last bits depend on the size of the batch that a network sees
+_DIGITS = 2**12  # to which they are rounded, because the last bits depend on the size of the batch that a network sees
 
 
 @dataclass(eq=False)
@@ -110,10 +110,56 @@ class RowSample(Rows):
         self.sizes.masked_fill_(below, 0.0)
         self.priorities.masked_fill_(below, 0.0)
 
-    def inclusion(self, count: int) -> Tensor:
-        """(count,) for the rows of :meth:`used`: with which probability each was one of the first ``count``."""
-        sizes, last = self.sizes[:count], self.priorities[count : count + 1].sum()  # 0 if there is none
-        return (sizes / torch.maximum(last, self.threshold)).nan_to_num(posinf=1.0).clamp_max(1.0)
+    def first(self, count: int) -> RowSample:
+        """The first of the rows of :meth:`used`, which are a sample of the same kind; the next one gives the threshold."""
+        slots = {f.name: getattr(self, f.name) for f in fields(self)}
+        first = RowSample(**{name: x if x.ndim == 0 else x[:count] for name, x in slots.items()})
+        if count < len(self.priorities):
+            first.threshold = torch.maximum(self.threshold, self.priorities[count])
+        return first
+
+    def inclusion(self) -> Tensor:
+        """(m,) with which probability each of the rows of :meth:`used` was retained."""
+        return (self.sizes / self.threshold).nan_to_num(posinf=1.0).clamp_max(1.0)
+
+
+@dataclass(frozen=True)
+class RetainedRows:
+    """A sample of rows that stands for all.
+
+    Attributes:
+        blocks: (m, width) by name. Features are measured from their mean, in the precision of their products. All other blocks
+            are float64.
+        weights: (m,) scaled such that those of all rows, retained or not, sum to one.
+        sample: how the rows were drawn.
+        num_rows: number of all rows.
+    """
+
+    blocks: dict[str, Tensor]
+    weights: Tensor
+    sample: RowSample
+    num_rows: int
+
+    @property
+    def strata(self) -> Tensor:
+        """(m,) int64, the stratum of each row."""
+        return self.sample.strata
+
+    @property
+    def stands_for(self) -> Tensor:
+        """(m,) for how many rows each stands: a sum over all rows is estimated by that of the retained rows, times this.
+
+        It is the inverse of the probability to be retained; where that is below 1, such that all add up to the number of rows.
+        """
+        probability = self.sample.inclusion()
+        surely = probability >= 1
+        others = torch.where(surely, 0.0, 1 / probability)
+        return torch.where(surely, 1.0, others * ((self.num_rows - surely.sum()) / others.sum()))
+
+    def first(self, count: int) -> RetainedRows:
+        """The first rows, which are a sample of the same kind."""
+        blocks = {name: x[:count] for name, x in self.blocks.items()}
+        return RetainedRows(blocks, self.weights[:count], self.sample.first(count), self.num_rows)
 
 
 def uniforms(*blocks: Tensor, seen: int = 0) -> Tensor:
@@ -129,7 +175,7 @@ def uniforms(*blocks: Tensor, seen: int = 0) -> Tensor:
     mantissa, exponent = torch.frexp(few)
     words = (mantissa * _DIGITS).round_().long().add_(exponent, alpha=4 * _DIGITS)
     odd = 2 * _mixed(torch.arange(1, few.shape[1] + 1, device=few.device)) + 1
-    hashes = _told_apart(_mixed(words.mul_(odd).sum(1)), seen)
+    hashes = _distinguished(_mixed(words.mul_(odd).sum(1)), seen)
     return ((hashes >> 11) & (2**53 - 1)).double().add_(1.0).mul_(2.0**-53)
 
 
@@ -137,7 +183,7 @@ def _few_columns(x: Tensor) -> Tensor:
     return x[:, :: max(1, -(-x.shape[1] // _CONTENT))].double()
 
 
-def _told_apart(hashes: Tensor, seen: int) -> Tensor:
+def _distinguished(hashes: Tensor, seen: int) -> Tensor:
     """The same where they differ; other ones where they are equal. No shape depends on the values."""
     ordered, order = hashes.sort(stable=True)
     inner = ordered[1:] == ordered[:-1]

@@ -148,7 +148,8 @@ class _Column:
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Some rows of the array."""
-        assert self.array is not None  # noqa: S101
+        if self.array is None:
+            raise TypeError(f"{self.name} is an iterable of blocks, which cannot be cut")
         rows = self._checked(as_tensor(self.name, self.array[start:stop]))
         _release(self.array)
         return rows
@@ -197,7 +198,8 @@ class _Blocks:
 
     def _stops(self) -> list[int]:
         """Where blocks of at most ``BLOCK_BYTES`` end."""
-        assert self._length is not None  # noqa: S101
+        if self._length is None:
+            raise TypeError("all arguments are iterables of blocks, which cannot be cut")
         widest = max(column.rows(0, 1).nbytes for column in self._arrays.values())
         size = max(1, BLOCK_BYTES // widest)
         return [*range(size, self._length, size), self._length]

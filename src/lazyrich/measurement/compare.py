@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .._support.processes import Processes
 from ..errors import DataError, RankWarning
 from ..functional import low_rank_estimate
-from ..functional.jackknife import interval
+from ..functional.influence import interval
 from ..functional.low_rank import LowRankEstimate, Reference
 from ..gram import RETAINED_ROWS, Gram, update_together
 from ..model.batches import IGNORED_LABEL, Forward
@@ -48,12 +48,12 @@ def compare(
     """Measures several networks on the same rows, in one pass over the data.
 
     The networks see each batch one after the other. The errors of the differences are paired: a row that moves the D_LR of two
-    networks alike does not move their difference, so that two checkpoints of one run can be told apart by far fewer samples than
-    two separate errors would need. Each process measures alone.
+    networks alike does not move their difference. Two checkpoints of one run can therefore be distinguished by far fewer samples
+    than two separate errors would need. Each process measures alone.
 
     Args:
         models: name -> network; at least two. They may differ in everything but the data that they take.
-        head: the head's dotted name, for all networks or for each by its name.
+        head: the head's dotted name in all networks, or a mapping of the networks' names to it.
         data, rows, forward, targets, ignore_index, layout, num_samples, sample_weights, class_balanced, device, progress: as for
             :func:`lazyrich.measure`.
 

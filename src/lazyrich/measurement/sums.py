@@ -40,8 +40,8 @@ class HeadSums:
         self.copies = False
         self._integers = False
 
-    def add(self, part: Part, beside: tuple[Gram, Tensor] | None = None) -> None:
-        """Adds a part; ``beside`` are another Gram and its features, which are filled together with these."""
+    def add(self, part: Part, start: tuple[Gram, Tensor] | None = None) -> None:
+        """Adds a part; ``start`` are the Gram of the start and its features for this part, which retains the same rows."""
         self.known = part.known
         self.per_position = self.per_position or part.rows.positions > 1
         for reason, count in part.rows.left_out.items():
@@ -52,14 +52,14 @@ class HeadSums:
         retain = 0 if self.per_position else RETAINED_ROWS
         if self.gram is None:
             self.gram = part.empty_gram(retain=retain)
-            if beside is not None:
-                self.gram.fill_together(beside[0])
+            if start is not None:
+                self.gram.fill_together(start[0])
         own = {"features": part.rows.features, "outputs": part.outputs, "targets": part.targets}
-        if beside is None:
+        if start is None:
             self.gram.update(**own, weights=part.weights, strata=part.strata)
         else:
-            other = {"features": beside[1].to(part.rows.features.dtype), "outputs": part.outputs}
-            update_together([self.gram, beside[0]], [own, other], part.weights, part.strata)
+            other = {"features": start[1].to(part.rows.features.dtype), "outputs": part.outputs}
+            update_together([self.gram, start[0]], [own, other], part.weights, part.strata)
 
     def finish(self) -> Gram:
         """The filled Gram.

@@ -106,7 +106,7 @@ class _Fit:
 
 
 def _multiple(x: Tensor, y: Tensor) -> float:
-    """The number that x is to be multiplied by to be nearest to y."""
+    """The number by which x must be multiplied to be as near to y as possible."""
     return float((x * y).sum() / x.square().sum().clamp_min(torch.finfo(torch.float64).tiny))
 
 

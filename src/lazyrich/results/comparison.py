@@ -10,7 +10,7 @@ from typing import Any
 
 from .._support.text import ruled
 from ..errors import DataError
-from ..functional.jackknife import interval
+from ..functional.influence import interval
 from .catalogue import CATALOGUE
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,16 +26,16 @@ _LATEX = {
 }  # fmt: skip
 
 
-class Tabular:
+class Tabular(ABC):
     """What a result and a series have in common: records that other programs can read."""
 
+    @abstractmethod
     def _records(self) -> Records:
         """One mapping for each row, all with the same keys, the first of which is the index."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _table(self) -> list[list[str]]:
         """The headings, and the rows of cells that a reader sees."""
-        raise NotImplementedError
 
     def to_frame(self) -> DataFrame:
         """The numbers as a data frame of pandas: a result has a row for each number, a series one for each evaluation.
