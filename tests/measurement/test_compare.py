@@ -9,7 +9,7 @@ from scipy import stats
 from torch import nn
 
 import lazyrich
-from lazyrich import DataError, Difference, compare, compare_runs, measure
+from lazyrich import DataError, Difference, HeadError, compare, compare_runs, measure
 from lazyrich.functional import low_rank_estimate
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
@@ -150,6 +150,10 @@ def test_errors():
         compare({"a": model, "b": model}, rows(9))
     with pytest.raises(DataError, match="no samples"):
         compare({"a": model, "b": network(1)}, [])
+    with pytest.raises(RuntimeError, match="'b': mat1 and mat2"):
+        compare({"a": model, "b": nn.Linear(3, 2)}, rows(9))
+    with pytest.raises(HeadError, match="'b': no head found in Sequential"):
+        compare({"a": model, "b": nn.Sequential(nn.Tanh())}, rows(9))
 
 
 class TestRuns:

@@ -77,6 +77,14 @@ def test_the_laziness_ratio_has_a_panel_where_it_is_known():
     assert panel.get_ylim()[0] == 0
 
 
+def test_the_laziness_ratio_has_its_error():
+    series = Series([evaluation(k, 0.8, laziness=1.0, laziness_corrected=0.9, laziness_stderr=0.1) for k in (0, 1)])
+    panel = series.plot().subfigs[0].axes[1]
+    ends = panel.collections[0].get_paths()[0].vertices[:, 1]
+    assert (ends.min(), ends.max()) == pytest.approx((0.9 - 0.196, 0.9 + 0.196))
+    assert [line.get_ydata().tolist() for line in panel.lines] == [[0.9, 0.9], [1.0, 1.0]]
+
+
 def test_nothing_to_draw():
     with pytest.raises(DataError, match="no D_LR to draw: features are constant"):
         Series([Evaluation(0, {}, note="features are constant")]).plot()

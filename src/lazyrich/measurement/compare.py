@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .._support.processes import Processes
-from ..errors import DataError, RankWarning
+from ..errors import DataError, HeadError, RankWarning
 from ..functional import low_rank_estimate
 from ..functional.influence import interval
 from ..functional.low_rank import LowRankEstimate, Reference
@@ -115,7 +115,7 @@ def _filled(first: str, leading: OnePass, others: dict[str, OnePass]) -> tuple[d
     per_position = False
     for part in leading.parts("comparing"):
         per_position = per_position or part.rows.positions > 1
-        parts = {first: part} | {name: _again(one_pass, part, known.get(name)) for name, one_pass in others.items()}
+        parts = {first: part} | {name: _again(name, one_pass, part, known.get(name)) for name, one_pass in others.items()}
         known |= {name: one.known for name, one in parts.items()}
         for name, one in parts.items():
             _must_fit(name, one, first, part)
@@ -130,12 +130,15 @@ def _filled(first: str, leading: OnePass, others: dict[str, OnePass]) -> tuple[d
     return grams, per_position
 
 
-def _again(one_pass: OnePass, part: Part, known: Known | None) -> Part:
-    """The rows of another network for a batch."""
+def _again(name: str, one_pass: OnePass, part: Part, known: Known | None) -> Part:
+    """The rows of another network for a batch; an error says which network it was."""
     alone = replace(one_pass, data=[part.batch.item], head=known or one_pass.head)
-    then = next(iter(alone.parts("comparing")), None)
+    try:
+        then = next(iter(alone.parts("comparing")), None)
+    except (HeadError, DataError, RuntimeError) as error:
+        raise type(error)(f"{name!r}: {error}") from error
     if then is None:
-        raise DataError("a network gave no rows for a batch for which another did")
+        raise DataError(f"{name!r} gave no rows for a batch for which another network did")
     return replace(then, rows=then.rows.first(part.rows.samples), outputs=then.outputs[: len(part.outputs)])
 
 

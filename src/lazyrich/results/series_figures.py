@@ -32,9 +32,9 @@ def plot_series(
 ) -> Figure:
     """Draw one figure: D_LR with its error, λ, the rank and the accuracy over steps; below, the three curves at several steps.
 
-    D_LR is the corrected value within 1.96 standard errors where they are known, and the plug-in value as a dashed line. λ is
-    drawn where it is known, and the loss where no accuracy is known. A measure that ``extra`` asked for has its own panel. Curves
-    are drawn where they were stored, from dark (early) to bright (late).
+    D_LR and λ are the corrected value within 1.96 standard errors where they are known, and the plug-in value as a dashed line.
+    λ is drawn where it is known, and the loss where no accuracy is known. A measure that ``extra`` asked for has its own panel.
+    Curves are drawn where they were stored, from dark (early) to bright (late).
 
     Args:
         steps: (evaluations,) steps at which the network was measured.
@@ -54,15 +54,16 @@ def plot_series(
     known = [index for index in np.flatnonzero(~np.isnan(values["low_rank"])).tolist() if curves(index)]
     training = next((found for names in TRAINING if (found := [name for name in names if name in values])), [])
     added = [[name] for name in ordered(values) if entry(name).compute is not None]
-    laziness = [name for name in ["laziness"] if name in values]
-    panels = [names for names in (laziness, ["output_rank"], training, *added) if names]
-    figure = new_figure(max(11, 3.6 * (1 + len(panels))), 6.2 if known else 3.2)
+    panels = [names for names in (["output_rank"], training, *added) if names]
+    corrected = [draw for name, draw in (("low_rank", _richness), ("laziness", _laziness)) if name in values]
+    figure = new_figure(max(11, 3.6 * (len(corrected) + len(panels))), 6.2 if known else 3.2)
     parts: Any = figure.subfigures(2, 1) if known else [figure]
-    first, *others = parts[0].subplots(1, 1 + len(panels))
-    _richness(first, steps, values)
-    for axis, names in zip(others, panels, strict=True):
+    axes = list(np.atleast_1d(parts[0].subplots(1, len(corrected) + len(panels))))
+    for axis, draw in zip(axes, corrected, strict=False):
+        draw(axis, steps, values)
+    for axis, names in zip(axes[len(corrected) :], panels, strict=True):
         _lines(axis, steps, values, names)
-    for axis in (first, *others):
+    for axis in axes:
         over_steps(axis, steps)
         quiet(axis)
     if known:
@@ -75,12 +76,7 @@ def plot_series(
 
 def _richness(axis: Axes, steps: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
     """Draw D_LR with its error, and the value of structureless features."""
-    if "low_rank_corrected" in values:
-        error = 1.96 * values.get("low_rank_stderr", np.full(len(steps), np.nan))
-        band(axis, steps, values["low_rank_corrected"], error, COLOURS[0], "corrected, 95 %")
-    known = ~np.isnan(values["low_rank"])
-    style: dict[str, Any] = {"color": COLOURS[0], "lw": 1, "ls": "--", "marker": "o", "ms": 3.5, "mfc": "white"}
-    axis.plot(steps[known], values["low_rank"][known], label="plug-in", **style)
+    _with_error(axis, steps, values, "low_rank", COLOURS[0])
     highest = [values["low_rank"]]
     if "isotropic" in values:
         known = ~np.isnan(values["isotropic"])
@@ -89,6 +85,24 @@ def _richness(axis: Axes, steps: np.ndarray, values: Mapping[str, np.ndarray]) -
     axis.set_ylim(-0.02, 1.08 * np.nanmax(highest))
     heading(axis, "$D_{LR}$:  0 rich  →  lazy")
     axis.legend(frameon=False, fontsize=8)
+
+
+def _laziness(axis: Axes, steps: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
+    """Draw λ with its error."""
+    _with_error(axis, steps, values, "laziness", INK)
+    axis.set_ylim(0, None)
+    heading(axis, "λ:  0 rich  →  1 features of the start")
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _with_error(axis: Axes, steps: np.ndarray, values: Mapping[str, np.ndarray], name: str, colour: str) -> None:
+    """Draw the corrected values of a measure within 1.96 standard errors, and its plug-in values."""
+    if f"{name}_corrected" in values:
+        error = 1.96 * values.get(f"{name}_stderr", np.full(len(steps), np.nan))
+        band(axis, steps, values[f"{name}_corrected"], error, colour, "corrected, 95 %")
+    known = ~np.isnan(values[name])
+    style: dict[str, Any] = {"color": colour, "lw": 1, "ls": "--", "marker": "o", "ms": 3.5, "mfc": "white"}
+    axis.plot(steps[known], values[name][known], label="plug-in", **style)
 
 
 def _lines(axis: Any, steps: np.ndarray, values: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
@@ -105,5 +119,5 @@ def _lines(axis: Any, steps: np.ndarray, values: Mapping[str, np.ndarray], names
     elif "," in entry(names[0]).format:
         axis.set_ylim(0, 1.1 * max(1.0, np.nanmax(values[names[0]])))
         axis.yaxis.get_major_locator().set_params(integer=True)
-    elif names in (["loss"], ["laziness"]):
+    elif names == ["loss"]:
         axis.set_ylim(0, None)
