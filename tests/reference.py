@@ -3,8 +3,11 @@
 import numpy as np
 
 
-def d_lr(features, outputs, weights=None, *, eps=2.0**-52, rtol=None, power=1.0, ridge=False):
-    """1 - Tr(HKH·HK'H)/(‖HKH‖‖HK'H‖) with K = ΦΦᵀ and K' the reference kernel of the outputs, in weighted L²."""
+def d_lr(features, outputs, weights=None, *, eps=2.0**-52, rtol=None, power=1.0, ridge=False, head_bias=True):
+    """1 - Tr(HKH·HK'H)/(‖HKH‖‖HK'H‖) with K = ΦΦᵀ and K' the reference kernel of the outputs, in weighted L².
+
+    With a head bias the minimum-norm kernel (γ = ½) is that of the outputs less their mean.
+    """
     x, f = np.asarray(features, dtype=np.float64), np.asarray(outputs, dtype=np.float64)
     f = f.reshape(len(f), -1)
     n = len(x)
@@ -14,12 +17,13 @@ def d_lr(features, outputs, weights=None, *, eps=2.0**-52, rtol=None, power=1.0,
         else np.asarray(weights, dtype=np.float64) / np.asarray(weights, dtype=np.float64).sum()
     )
     root = np.sqrt(w)
+    size = np.sqrt((w @ f**2).sum() / f.shape[1])
+    if head_bias and power == 0.5:
+        f = f - w @ f
     x, f = root[:, None] * x, root[:, None] * f
     u, s, _ = np.linalg.svd(f, full_matrices=False)
-    if rtol is None or ridge:
-        cut = max((4 if eps > 1e-5 else 50) * eps * np.sqrt((f**2).sum() / f.shape[1]), 1e-7 * s[0])
-    else:
-        cut = max(rtol, 1e-7) * s[0]
+    rounding = max((4 if eps > 1e-5 else 50) * eps * size, 1e-7 * s[0])
+    cut = rounding if rtol is None or ridge else max(rtol, 1e-7) * s[0]
     u, s = u[:, s > cut], s[s > cut]
     strength = s**2 * (s**2 + ((rtol * s[0]) ** 2 if ridge else 0.0)) ** -power  # f B^{-γ} f in the basis u
     centring = np.eye(n) - np.outer(root, root)  # the constant function is the vector of root weights

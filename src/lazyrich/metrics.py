@@ -32,6 +32,7 @@ class GramMetric(Metric):
     Args:
         num_classes: width of the one-hot rows for integer labels; by default the number of outputs, 2 for a single output.
         retain: number of rows that are retained for error bars.
+        head_bias: whether the head has a bias, for the balanced reference; see :class:`lazyrich.Gram`.
         kwargs: passed on to ``torchmetrics.Metric``.
     """
 
@@ -39,10 +40,12 @@ class GramMetric(Metric):
     higher_is_better = None
     full_state_update = True  # the rows are numbered, and the first of them decide the pilot mean
 
-    def __init__(self, *, num_classes: int | None = None, retain: int = RETAINED_ROWS, **kwargs: Any) -> None:
+    def __init__(
+        self, *, num_classes: int | None = None, retain: int = RETAINED_ROWS, head_bias: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
-        for name, value in Gram(retain=retain).tensors().items():
+        for name, value in Gram(retain=retain, head_bias=head_bias).tensors().items():
             self.add_state(name, default=value, dist_reduce_fx=None)
 
     def update(
@@ -70,7 +73,7 @@ class GramMetric(Metric):
             targets = target_matrix(targets, classes)
         gram = self.gram
         if not gram.widths:
-            gram = Gram(retain=gram.retain)
+            gram = Gram(retain=gram.retain, head_bias=gram.head_bias)
         gram.update(features, outputs, targets, weights)
         self._set(gram)
 

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from lazyrich import DataError, DegenerateError, Gram, NonFiniteError, RankWarning
 from lazyrich.functional import jackknife, low_rank_estimate, low_rank_measure
 from lazyrich.functional.low_rank import LowRankEstimate, _features_of, _measure, isotropic_reference
-from lazyrich.functional.span import span_of
+from lazyrich.functional.span import directions_of, span_of
 
 one = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 
@@ -46,10 +46,12 @@ def test_float32_matches_the_reference(case):
 
 
 @one
+@pytest.mark.parametrize("head_bias", [True, False])
 @pytest.mark.parametrize(("reference", "power"), [("balanced", 0.5), ("outputs", 0.0)])
-def test_other_references_match(case, reference, power):
-    value = low_rank_measure(case.features, case.outputs, weights=case.weights, rtol=case.rtol, reference=reference)
-    expected = d_lr(case.features, case.outputs, case.weights, rtol=case.rtol, power=power)
+def test_other_references_match(case, reference, power, head_bias):
+    options = {"rtol": case.rtol, "head_bias": head_bias}
+    value = low_rank_measure(case.features, case.outputs, weights=case.weights, reference=reference, **options)
+    expected = d_lr(case.features, case.outputs, case.weights, power=power, **options)
     assert value.item() == pytest.approx(expected, abs=1e-9)
 
 
@@ -128,6 +130,45 @@ class TestClosedForms:
         assert low_rank_measure(features, outputs).item() == pytest.approx(projection.item(), abs=1e-12)
         kernel = 1 - (s**3).sum() / (s.norm() * (s**2).norm())
         assert low_rank_measure(features, outputs, reference="outputs").item() == pytest.approx(kernel.item(), abs=1e-12)
+
+    @pytest.mark.parametrize("bias", [0.0, 3.0, -7.0])
+    def test_minimum_norm_features_behind_a_head_bias(self, bias):
+        """f = ΦWᵀ + b with ‖Φ‖² + ‖W‖² least: ΦΦᵀ = (F_cF_cᵀ)^½, whatever the bias; without a bias ΦΦᵀ = (FFᵀ)^½."""
+        g = torch.Generator().manual_seed(0)
+        centred = torch.randn(200, 4, generator=g, dtype=torch.float64) * torch.tensor([5.0, 2.0, 1.0, 0.5])
+        centred = centred - centred.mean(0)
+        outputs = centred + bias * torch.tensor([1.0, 1.0, 0.3, -0.2], dtype=torch.float64)
+        for free, functions in ((True, centred), (False, outputs)):
+            u, s, _ = torch.linalg.svd(functions, full_matrices=False)
+            features = u * s.sqrt() @ torch.linalg.qr(torch.randn(9, 4, generator=g, dtype=torch.float64)).Q.T
+            estimate = low_rank_estimate(features, outputs, reference="balanced", head_bias=free)
+            assert estimate.value == pytest.approx(0, abs=1e-9)
+            assert low_rank_measure(features, outputs, reference="balanced", head_bias=free).item() == estimate.value
+            other = low_rank_measure(features, outputs, reference="balanced", head_bias=not free).item()
+            assert (other > 0.005) == (bias != 0)
+
+    @pytest.mark.parametrize("bias", [0.0, 3.0, -7.0])
+    def test_a_gram_carries_the_flag(self, bias):
+        """Three orthonormal functions as features and as outputs, W = I: 0 with a head bias; without one, the constant counts."""
+        x = orthonormal(100, 3, centred=True)
+        for free in (True, False):
+            gram = Gram(head_bias=free)
+            gram.update(x, x + bias)
+            value = low_rank_measure(gram, reference="balanced").item()
+            assert value == pytest.approx(d_lr(x, x + bias, power=0.5, head_bias=free), abs=1e-9)
+            assert (value > 0.05) == (bias != 0 and not free)
+            assert value == low_rank_measure(Gram.from_tensors(gram.tensors()), reference="balanced").item()
+        other = Gram()
+        other.update(x, x)
+        with pytest.raises(DataError, match="a head with a bias into that of a head without"):
+            gram.merge(other)
+
+    def test_the_share_of_the_constant_function(self):
+        """Of outputs (g₁ + m, g₂) the span is that of (g₁ + m)/√(1 + m²) and g₂: it holds m²/(1 + m²) of the constant."""
+        x = orthonormal(100, 2, centred=True)
+        for mean in (0.0, 1.0, 7.0):
+            estimate = low_rank_estimate(x, x + torch.tensor([mean, 0.0], dtype=torch.float64))
+            assert estimate.constant_share == pytest.approx(mean**2 / (1 + mean**2), abs=1e-12)
 
     def test_references_agree_on_isotropic_outputs(self):
         x = orthonormal(100, 12, centred=True) * torch.linspace(1, 3, 12, dtype=torch.float64)
@@ -326,9 +367,10 @@ class TestCorrection:
         assert 0.75 < sum(errors) / len(errors) / spread < 1.5
 
     @pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
+    @pytest.mark.parametrize("head_bias", [True, False])
     @pytest.mark.parametrize(("reference", "power"), [("projection", 1.0), ("balanced", 0.5), ("outputs", 0.0)])
-    def test_the_closed_form_is_the_delete_onejackknife(self, reference, power):
-        """Against a loop that leaves each sample out in turn and measures anew."""
+    def test_the_closed_form_is_the_delete_one_jackknife(self, reference, power, head_bias):
+        """Against a loop that leaves each sample out in turn and measures again."""
         g = torch.Generator().manual_seed(0)
         n, p, c = 40, 12, 3
         x = torch.randn(n, p, generator=g, dtype=torch.float64) * torch.linspace(1, 0.2, p, dtype=torch.float64) + 3
@@ -340,7 +382,7 @@ class TestCorrection:
         def kept(x, f):  # 1 - D_LR with the unbiased norm, straight from the definitions
             n = len(x)
             xc, fc = x - x.mean(0), f - f.mean(0)
-            b, a = f.T @ f / n, xc.T @ fc / n
+            b, a = (fc.T @ fc if head_bias and power == 0.5 else f.T @ f) / n, xc.T @ fc / n
             values, vectors = torch.linalg.eigh(b)
             inverse = vectors * values**-power @ vectors.T  # B^{-γ}
             m = inverse @ (fc.T @ fc / n)
@@ -362,7 +404,7 @@ class TestCorrection:
             leave_out.append(numerator / (norm2_out * flat).sqrt())
             first.append(closeness)
         leave_out = torch.stack(leave_out)
-        estimate = low_rank_estimate(x, f, reference=reference)
+        estimate = low_rank_estimate(x, f, reference=reference, head_bias=head_bias)
         spread = ((n - 1) / n * (leave_out - leave_out.mean()).square().sum()).sqrt().item()
         assert spread / math.sqrt(2) <= estimate.stderr * (1 + 1e-9)  # at most half is counted twice
         assert estimate.stderr < spread
@@ -371,8 +413,8 @@ class TestCorrection:
         bias = (n - 1) * (leave_out.mean() - theta) - drift * n / (n - 2)
         assert estimate.corrected == pytest.approx((1 - theta + bias).item(), rel=1e-6 if power != 0.5 else 1e-4)
 
-    @pytest.mark.parametrize("power", [1.0, 0.5, 0.0])
-    def test_the_pair_term_is_the_second_derivative(self, power):
+    @pytest.mark.parametrize(("power", "head_bias"), [(1.0, False), (0.5, False), (0.5, True), (0.0, False)])
+    def test_the_pair_term_is_the_second_derivative(self, power, head_bias):
         """½ Σ w⁴ψ² with ψ from autograd: the mixed second derivatives of the numerator and of ‖S_c‖² in the samples' weights."""
         g = torch.Generator().manual_seed(0)
         n, p, c = 12, 5, 2
@@ -382,7 +424,7 @@ class TestCorrection:
         def moments(extra):
             w = (1 - extra.sum()) / n + extra
             xc, fc = x - w @ x, f - w @ f
-            a, b = (xc.T * w) @ fc, (f.T * w) @ f
+            a, b = (xc.T * w) @ fc, (fc.T * w) @ fc if head_bias else (f.T * w) @ f
             values, vectors = torch.linalg.eigh(b)
             return (values**-power * (a @ vectors).square().sum(0)).sum(), ((xc.T * w) @ xc).square().sum()
 
@@ -398,7 +440,9 @@ class TestCorrection:
         xc = gram.retained().blocks["features"]
         along = xc @ gram.block("features", "features", centered=True)
         pairs = jackknife.norm_pairs(xc @ xc.T, along @ xc.T, (along * xc).sum(1), norm2)  # the derivatives are of the plug-in
-        rows = jackknife._rows(replace(jackknife._sampled(gram), pairs=pairs), span_of(gram, "outputs"), most=1024)
+        rows = jackknife._rows(
+            replace(jackknife._sampled(gram), pairs=pairs), directions_of(gram, "outputs", centred=head_bias).span(), most=1024
+        )
         found = jackknife._second_order_variance(rows, power)
         assert_close(found, expected, rtol=2e-3 if power == 0.5 else 1e-9, atol=0)  # a coarse quadrature stands for B^{-1/2}
 

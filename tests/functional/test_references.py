@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from reference import d_lr
 from torch import nn
 
-from lazyrich import measure
+from lazyrich import measure, measure_arrays
 from lazyrich.functional import low_rank_estimate, low_rank_measure
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
@@ -70,3 +71,31 @@ def test_figures_of_the_documentation():
     assert round(low_rank_measure(x * values.sqrt(), x * values).item(), 4) == 0.1344
     assert low_rank_measure(x * values.sqrt(), x * values, reference="balanced").item() == pytest.approx(0, abs=1e-9)
     assert low_rank_estimate(x[:, :2], x).isotropic is None  # fewer features than output directions
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_every_door_passes_the_head_bias(bias):
+    """A shift of a head's bias changes no balanced value; without a bias, the constant function is paid for by the features."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(150, 5, generator=g, dtype=torch.float64)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 12), nn.Tanh(), nn.Linear(12, 3, bias=bias)).double()
+    model[0].bias.data += 1.0  # so that the outputs have a mean without a bias, too
+    start = nn.Sequential(nn.Linear(5, 12), nn.Tanh(), nn.Linear(12, 3, bias=bias)).double()
+    measured = measure(model, x, layers="all", start=start)
+    features, outputs = model[:2](x).detach(), model(x).detach()
+    expected = d_lr(features, outputs, power=0.5, head_bias=bias)
+    assert measured.balanced == pytest.approx(expected, abs=1e-9)
+    assert measured.layers["0"].balanced == pytest.approx(d_lr(x, outputs, power=0.5, head_bias=bias), abs=1e-9)
+    of_start = d_lr(start[:2](x).detach(), outputs, power=0.5, head_bias=bias)
+    assert measured.laziness_balanced == pytest.approx(expected / of_start, abs=1e-8)
+    head = {"head_weight": model[2].weight.detach(), "head_bias": model[2].bias.detach() if bias else None}
+    assert measure_arrays(features, outputs, **head).balanced == pytest.approx(expected, abs=1e-9)
+    assert measure_arrays(features, **head).balanced == pytest.approx(expected, abs=1e-9)
+    assert measured.constant_share == pytest.approx(low_rank_estimate(features, outputs).constant_share)
+    if bias:
+        model[2].bias.data += 5
+        assert measure(model, x).balanced == pytest.approx(expected, abs=1e-9)
+        assert measure_arrays(features, outputs + 5).balanced == pytest.approx(expected, abs=1e-9)
+    else:
+        assert abs(expected - d_lr(features, outputs, power=0.5)) > 0.01

@@ -93,10 +93,11 @@ def balanced_gram(x, f, labels, classes, **options):
 class TestStrata:
     COUNTS = (150, 30, 20)
 
-    def test_against_literal_deletion(self):
+    @pytest.mark.parametrize("reference", ["projection", "balanced"])
+    def test_against_literal_deletion(self, reference):
         """Every row is deleted once, and the others of its class take its weight: the plug-in value, in n evaluations."""
         x, f, labels = imbalanced(self.COUNTS, 0, noise=0.5)
-        estimate = low_rank_estimate(balanced_gram(x, f, labels, 3))
+        estimate = low_rank_estimate(balanced_gram(x, f, labels, 3), reference=reference)
         w = (1 / torch.bincount(labels).double())[labels]
         without = []
         for i in range(len(x)):
@@ -104,7 +105,7 @@ class TestStrata:
             left[i] = 0
             among = labels == labels[i]
             left[among] *= w[among].sum() / left[among].sum()
-            without.append(low_rank_measure(x, f, weights=left))
+            without.append(low_rank_measure(x, f, weights=left, reference=reference))
         without, variance, bias = torch.stack(without), 0.0, 0.0
         for c, n in enumerate(self.COUNTS):
             of_class = without[labels == c]

@@ -41,11 +41,14 @@ def test_norm():
     assert float(unprojected_norm(torch.cov(x.T, correction=0))) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("head_bias", [True, False])
 @pytest.mark.parametrize("reference", POWERS)
-def test_value_and_jackknife_over_the_blocks(reference):
+def test_value_and_jackknife_over_the_blocks(reference, head_bias):
     x, f = data()
-    gram = Gram(retain=0)
+    gram = Gram(retain=0, head_bias=head_bias)
     gram.update(x, f)
+    if reference == "balanced" and head_bias:
+        f = f - f.mean(0)
     u, s, _ = np.linalg.svd(f.numpy() / math.sqrt(N), full_matrices=False)
     u = u - u.mean(0)
     kernel = (u * s ** (2 - 2 * POWERS[reference])) @ u.T

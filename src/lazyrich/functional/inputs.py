@@ -70,6 +70,7 @@ def as_gram(
     retain: int = 0,
     needs: tuple[str, ...] = (),
     double: bool = False,
+    head_bias: bool = True,
 ) -> Gram:
     """A Gram of the tensors or arrays, or the Gram that was passed.
 
@@ -82,6 +83,7 @@ def as_gram(
         needs: blocks that the Gram must have.
         double: whether products of the features of a new Gram are formed in float64, because products in float32 would round
             small singular values away. What rounding the features themselves have is still that of their dtype.
+        head_bias: of a new Gram.
 
     Raises:
         TypeError: a block is no array of numbers, or arrays were passed together with a Gram.
@@ -94,9 +96,9 @@ def as_gram(
     else:
         arguments = {"features": features, "outputs": outputs, "targets": targets}
         blocks = {name: _block(name, x) for name, x in arguments.items() if x is not None}
-        gram = Gram(retain=retain)
+        gram = Gram(retain=retain, head_bias=head_bias)
         if double and blocks["features"].is_floating_point():
-            gram = Gram(retain=retain, dtypes={"features": blocks["features"].dtype})
+            gram = Gram(retain=retain, head_bias=head_bias, dtypes={"features": blocks["features"].dtype})
             blocks["features"] = blocks["features"].double()
         gram.update(**blocks, weights=_weights(weights))
     _must_suffice(gram)

@@ -10,6 +10,9 @@ terms of rank one, with δ = w/(1-w):
 
     A' = (1+δ)(A - δ x̃ h̃ᵀ),   B' = (1+δ)B - δ h hᵀ,   m' = (1+δ)m - δ h
 
+The balanced reference of a head with a bias has the covariance B_c of the outputs in place of B. It changes as B does where h is
+(1+δ)^½ h̃ and m is 0.
+
 Therefore every resolvent follows from a few scalar products (Sherman & Morrison), and nothing is decomposed again. How the rows
 were drawn, and what each of them stands for, is in :mod:`lazyrich.functional.retained_design`.
 """
@@ -80,6 +83,7 @@ class _Sample:
     pairs: Tensor  # (k, k) the degenerate kernel of ‖S_c‖², divided by it
     loadings: Tensor  # (p, C) covariance of x̃ and the outputs
     projected: Tensor  # (m, C) x̃ times the loadings
+    mean: Tensor  # (C,) of the outputs
 
     def design_of(self, count: int) -> Design:
         """How the first samples were drawn."""
@@ -91,7 +95,7 @@ class _Rows:
     """The samples with their outputs in the eigenbasis of B, scaled to a largest eigenvalue of 1."""
 
     sample: _Sample
-    h: Tensor  # (m, r) h, uncentred
+    h: Tensor  # (m, r) h, uncentred; h̃ where the reference is that of a head with a bias
     centred: Tensor  # (m, r) h̃
     design: Design  # of these rows
     loadings: Tensor  # (p, r) A
@@ -99,6 +103,7 @@ class _Rows:
     inner: Tensor  # (r, r) AᵀA
     mean: Tensor  # (r,) m
     eigenvalues: Tensor  # (r,) of B
+    free_constant: bool  # whether the reference is that of a head with a bias
 
     def of(self, some: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return h, h̃, x̃A and ‖x̃‖² of some of the samples."""
@@ -116,7 +121,10 @@ def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife:
     if n < _FEW:
         return Jackknife(note=f"no error, because it takes {_FEW} samples and there are effectively {n:.3g}")
     sample = gram.reading("jackknife", lambda: _sampled(gram))
-    leverage = sample.design.w * (sample.retained.blocks["outputs"] @ span.to_basis).square().sum(1)
+    h = _functions(sample, span, len(sample.lengths)) @ span.to_basis
+    leverage = sample.design.w * h.square().sum(1)
+    if span.centred:
+        leverage = leverage / (1 - sample.design.w)
     # Whichever sample is deleted, the eigenvalues of B, divided by its largest one, lie between these bounds.
     least = float(span.singular_values[span.rank - 1] / span.singular_values[0]) ** 2 * max(1 - float(leverage.max()), 1e-9)
     nodes = _resolvents(power, least, 1 / (1 - float(sample.design.w.max())), sample.design.w)
@@ -191,7 +199,8 @@ def _sampled(gram: Gram) -> _Sample:
     pairs = norm_pairs(kernel, along @ x[:PAIR_ROWS].T, alignment[:PAIR_ROWS].to(kernel), norm2.to(kernel))
     loadings = gram.block("features", "outputs", centered=True) * unit
     projected = torch.cat([part.double() @ loadings for part in x.split(PART_ROWS)])
-    return _Sample(retained, gram.strata_rows, design, lengths, norm2, alignment, kernel, pairs, loadings, projected)
+    mean = gram.mean("outputs")
+    return _Sample(retained, gram.strata_rows, design, lengths, norm2, alignment, kernel, pairs, loadings, projected, mean)
 
 
 def norm_pairs(kernel: Tensor, along: Tensor, alignment: Tensor, norm2: Tensor) -> Tensor:
@@ -203,19 +212,26 @@ def _rows(sample: _Sample, span: Span, most: int) -> _Rows:
     count = min(most, len(sample.lengths))
     scale = span.singular_values[: span.rank] / span.singular_values[0]
     basis = span.to_basis * scale
-    h, mean = sample.retained.blocks["outputs"][:count] @ basis, span.basis_mean * scale
+    h, mean = _functions(sample, span, count) @ basis, span.basis_mean * scale
     loadings = sample.loadings @ basis
     return _Rows(
         sample=sample,
         h=h,
-        centred=h - mean,
+        centred=h if span.centred else h - mean,
         design=sample.design_of(count),
         loadings=loadings,
         projected=sample.projected[:count] @ basis,
         inner=loadings.T @ loadings,
         mean=mean,
         eigenvalues=scale.square(),
+        free_constant=span.centred,
     )
+
+
+def _functions(sample: _Sample, span: Span, count: int) -> Tensor:
+    """(count, C) the outputs of the first samples, less their mean where the span is theirs."""
+    outputs = sample.retained.blocks["outputs"][:count]
+    return outputs - sample.mean if span.centred else outputs
 
 
 def _resolvents(power: float, low: float, high: float, like: Tensor, tolerance: float = 1e-9) -> tuple[Tensor, Tensor]:
@@ -232,6 +248,8 @@ def _without(rows: _Rows, some: slice, nodes: tuple[Tensor, Tensor], power: floa
     d = delta.unsqueeze(1)
     (h, c, xa, xx), inner, eigenvalues = rows.of(some), rows.inner, rows.eigenvalues
     mean = (1 + d) * rows.mean - d * h
+    if rows.free_constant:
+        h, mean = h * (1 + d).sqrt(), torch.zeros_like(h)
     numerator = inner.diagonal() - 2 * d * xa * c + d.square() * xx.unsqueeze(1) * c.square()  # of ‖A - δ x̃ h̃ᵀ‖², each column
     if power == 0:
         hh, hbh, s = h.square().sum(1), (h.square() * eigenvalues).sum(1), mean.square().sum(1)
@@ -259,7 +277,8 @@ def _second_order_variance(rows: _Rows, power: float) -> Tensor:
     """Compute the variance of log(numerator) - log(norm2)/2 that comes from pairs of samples: ½ Σ wᵢ²wⱼ² ψ(i,j)².
 
     Here ψ is the degenerate kernel. For a resolvent D, with aᵢ = x̃ᵢh̃ᵢᵀ - A and bᵢ = hᵢhᵢᵀ - B, the numerator contributes
-    ⟨aᵢD, aⱼ⟩ - ⟨aᵢ, A D bⱼ D⟩ - ⟨aⱼ, A D bᵢ D⟩ + Tr(A D bᵢ D bⱼ D Aᵀ) - x̃ᵢᵀADh̃ⱼ - x̃ⱼᵀADh̃ᵢ, times 2 and divided by the numerator.
+    ⟨aᵢD, aⱼ⟩ - ⟨aᵢ, A D bⱼ D⟩ - ⟨aⱼ, A D bᵢ D⟩ + Tr(A D bᵢ D bⱼ D Aᵀ) - x̃ᵢᵀADh̃ⱼ - x̃ⱼᵀADh̃ᵢ, times 2 and divided by the numerator;
+    where B is a covariance, h̃ᵢᵀDAᵀADh̃ⱼ is added, because B_c itself is curved in the weights.
     The contribution of ‖S_c‖², (x̃ᵢ·x̃ⱼ)² - 2x̃ᵢᵀSx̃ⱼ, is subtracted. Constants are left out.
     """
     m = min(len(rows.h), PAIR_ROWS)
@@ -278,7 +297,7 @@ def _second_order_variance(rows: _Rows, power: float) -> Tensor:
     for coefficient, d, e in zip(coefficients.tolist(), weight, left, strict=True):
         v = h * d
         through = v @ inner
-        pairs.addcmul_(through @ v.T, h @ v.T, value=coefficient)
+        pairs.addcmul_(through @ v.T, h @ v.T + float(rows.free_constant), value=coefficient)
         mixed.addcmul_(xa @ v.T, c @ v.T, value=coefficient)
         alone += coefficient * (through * h * e).sum(1)
     pairs.sub_(mixed).sub_(mixed.T).add_(alone).add_(alone.unsqueeze(1))
@@ -314,7 +333,7 @@ class _Direction:
     """The moments of some rows: the direction in which all moments move where these rows lose weight."""
 
     features: Tensor  # (p,) mean of x̃
-    outputs: Tensor  # (r,) mean of h
+    outputs: Tensor  # (r,) mean of h; where the reference is that of a head with a bias, of h̃
     cross: Tensor  # (p, r) of x̃ and h, uncentred
     second: Tensor  # (r, r) of h
     alignment: Tensor
@@ -329,7 +348,10 @@ class _Direction:
         """1 - D_LR after a step away from these rows."""
         mean = (1 + step) * rows.mean - step * self.outputs
         loadings = (1 + step) * rows.loadings - step * self.cross + step * torch.outer(self.features, mean)
-        strengths, basis = torch.linalg.eigh((1 + step) * torch.diag(rows.eigenvalues) - step * self.second)
+        second = (1 + step) * torch.diag(rows.eigenvalues) - step * self.second
+        if rows.free_constant:
+            second, mean = second - torch.outer(mean, mean), torch.zeros_like(mean)
+        strengths, basis = torch.linalg.eigh(second)
         norm2 = rows.sample.norm2
         left = norm2 + 2 * step / (1 + step) * (norm2 - self.alignment)
         root, mean = strengths ** (-power / 2), basis.T @ mean

@@ -62,6 +62,7 @@ def laziness_ratio(
     weights: Tensor | None = None,
     rtol: float | None = None,
     reference: Reference = "projection",
+    head_bias: bool = True,
 ) -> Tensor:
     r"""The laziness ratio λ: D_LR of the features over D_LR of the features of the start, against the same outputs.
 
@@ -74,7 +75,7 @@ def laziness_ratio(
         features: (n, p) now; or a :class:`~lazyrich.Gram` with outputs.
         start_features: (n, q) of the start on the same samples; or a :class:`~lazyrich.Gram` with the *present* outputs.
         outputs: (n, C) present outputs; None for Grams.
-        weights, rtol, reference: as for :func:`low_rank_measure`.
+        weights, rtol, reference, head_bias: as for :func:`low_rank_measure`.
 
     Returns:
         0-d float64 tensor, 0 or more.
@@ -94,8 +95,12 @@ def laziness_ratio(
         >>> laziness_ratio(x + 1, x, x[:, :1])  # a shift moves no feature
         tensor(1., dtype=torch.float64)
     """
-    value = low_rank_measure(features, outputs, weights=weights, rtol=rtol, reference=reference)
-    return value / with_room(float(low_rank_measure(start_features, outputs, weights=weights, rtol=rtol, reference=reference)))
+
+    def measured(x: Tensor | Gram) -> Tensor:
+        return low_rank_measure(x, outputs, weights=weights, rtol=rtol, reference=reference, head_bias=head_bias)
+
+    value = measured(features)
+    return value / with_room(float(measured(start_features)))
 
 
 def with_room(start_value: float, stderr: float | None = None) -> float:

@@ -16,7 +16,7 @@ from .influence import Influence
 from .inputs import AnyArray, as_gram
 from .jackknife import jackknifed
 from .sketch import unprojected_low_rank
-from .span import Directions, Span, directions_of, mean_note, span_of, varies
+from .span import Directions, Span, directions_of, mean_note, varies
 
 Reference = Literal["projection", "balanced", "outputs"]
 Gauge = Literal["softmax"]
@@ -43,6 +43,7 @@ class LowRankEstimate:
         effective_rows: number of rows that decide the error; None without retained rows.
         note: why there is no error, or what a reader of it must know; else None.
         influence: of the retained rows, from which errors of differences follow.
+        constant_share: share of the constant function that lies in the span of the outputs, in [0, 1].
     """
 
     value: float
@@ -58,6 +59,7 @@ class LowRankEstimate:
     effective_rows: float | None = None
     note: str | None = None
     influence: Influence | None = field(default=None, repr=False, compare=False)
+    constant_share: float = 0.0
 
     def __str__(self) -> str:
         error = "" if self.stderr is None else f" (corrected {self.corrected:.4f} ± {self.stderr:.4f})"
@@ -74,6 +76,7 @@ def low_rank_measure(
     ridge: bool = False,
     reference: Reference = "projection",
     gauge: Gauge | None = None,
+    head_bias: bool = True,
 ) -> Tensor:
     r"""The low-rank measure D_LR = 1 - CKA(T, T_MP): 0 is the richest possible value, and larger values are lazier.
 
@@ -95,6 +98,9 @@ def low_rank_measure(
             or "outputs" (the CKA of features with outputs).
         gauge: "softmax" takes the outputs less their mean over classes. Cross-entropy does not see one function that is added to
             all outputs, and D_LR does.
+        head_bias: whether the outputs are linear in the features with a bias that is free. The constant function then costs no
+            features, so that the balanced reference takes B_c in place of B; without a bias it takes B. The other references are
+            the same for both. A Gram has its own flag.
 
     Returns:
         0-d float64 tensor in [0, 1].
@@ -122,11 +128,13 @@ def low_rank_measure(
         0.0
         >>> low_rank_measure(x[:, 1:], outputs)  # 1 - sqrt(2/3)
         tensor(0.1835, dtype=torch.float64)
+        >>> low_rank_measure(outputs, outputs + 7, reference="balanced")  # a head with a bias
+        tensor(0., dtype=torch.float64)
     """
     power = power_of(reference)
-    gram = as_gram(features, outputs, weights=weights, needs=("outputs",))
+    gram = as_gram(features, outputs, weights=weights, needs=("outputs",), head_bias=head_bias)
     _warn_of_mean(gram, rtol)
-    directions = _directions(gram, gauge)
+    directions = _directions(gram, power, gauge)
     if not ridge:
         return _measure(_features_of(gram), directions.span(rtol), power)
     if not rtol:
@@ -143,6 +151,7 @@ def low_rank_estimate(
     rtol: float | None = None,
     reference: Reference = "projection",
     gauge: Gauge | None = None,
+    head_bias: bool = True,
     retain: int = RETAINED_ROWS,
 ) -> LowRankEstimate:
     """D_LR with its bias-corrected estimate, standard error, rank, band over ``rtol`` and isotropic baseline.
@@ -153,7 +162,7 @@ def low_rank_estimate(
     (Efron & Stein 1981). ``corrected``, ``stderr`` and ``interval`` are None with fewer than 8 samples or without retained rows.
 
     Args:
-        features, outputs, weights, rtol, reference, gauge: as for :func:`low_rank_measure`.
+        features, outputs, weights, rtol, reference, gauge, head_bias: as for :func:`low_rank_measure`.
         retain: number of rows on which the jackknife is evaluated; ignored for a Gram, which has its own.
 
     Warns:
@@ -171,9 +180,9 @@ def low_rank_estimate(
     """
     power = power_of(reference)
     with torch.inference_mode(False):  # the jackknife takes a derivative
-        gram = as_gram(features, outputs, weights=weights, retain=retain, needs=("outputs",))
-        directions, part = _directions(gram, gauge), _features_of(gram)
-        span = directions.span(rtol)
+        gram = as_gram(features, outputs, weights=weights, retain=retain, needs=("outputs",), head_bias=head_bias)
+        directions, part = _directions(gram, power, gauge), _features_of(gram)
+        span, outputs_span = directions.span(rtol), _directions(gram, 1.0, gauge).span(rtol)
         value = float(_measure(part, span, power))
         jackknife = jackknifed(gram, span, power)
     _warn_of_mean(gram, rtol)
@@ -183,22 +192,25 @@ def low_rank_estimate(
         corrected=jackknife.corrected,
         stderr=jackknife.stderr,
         interval=jackknife.interval,
-        rank=span.rank,
+        rank=outputs_span.rank,
         band=band,
         isotropic=isotropic_reference(span, gram.widths["features"], power),
-        singular_values=tuple(span.singular_values.tolist()),
+        singular_values=tuple(outputs_span.singular_values.tolist()),
         num_samples=gram.count,
         warning=_band_warning(value, band),
         effective_rows=jackknife.effective_rows,
         note=jackknife.note,
         influence=jackknife.influence,
+        constant_share=min(1.0, float(outputs_span.basis_mean.square().sum())),
     )
 
 
-def _directions(gram: Gram, gauge: Gauge | None) -> Directions:
+def _directions(gram: Gram, power: float, gauge: Gauge | None = None) -> Directions:
+    """The directions from which the reference B^{-γ} is made."""
     if gauge not in (None, *get_args(Gauge)):
         raise ValueError(f"gauge must be 'softmax' or None, got {gauge!r}")
-    return directions_of(gram, "outputs", less_their_mean=gauge == "softmax")
+    free_constant = power == _POWER["balanced"] and gram.head_bias
+    return directions_of(gram, "outputs", less_their_mean=gauge == "softmax", centred=free_constant)
 
 
 def power_of(reference: str) -> float:
@@ -246,7 +258,7 @@ def sketched_low_rank(gram: Gram, reference: Reference = "projection") -> tuple[
     """
     power = power_of(reference)
     _must_vary(gram)
-    span = span_of(gram, "outputs")
+    span = _directions(gram, power).span()
     norm = torch.linalg.matrix_norm(_centred_reference(span, power))
     return unprojected_low_rank(gram, span, _strength(span, power, 0.0), norm)
 

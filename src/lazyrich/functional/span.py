@@ -30,6 +30,7 @@ class Span:
         to_basis: (C, r); the functions ``f @ to_basis`` are orthonormal over the samples and span Ĥ.
         basis_mean: (r,) ⟨1|g_k⟩ of these functions; its squared length is the share of the constant function that lies in Ĥ.
         basis_covariance: (r, r) covariance of these functions: QP_ĤQ in their coordinates.
+        centred: whether the functions are taken less their mean over the samples.
     """
 
     singular_values: Tensor
@@ -37,6 +38,7 @@ class Span:
     to_basis: Tensor
     basis_mean: Tensor
     basis_covariance: Tensor
+    centred: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Directions:
         rounding: the default cut; singular values up to this one are rounding.
         under_the_mean: singular values under the cut that would be above it if the functions had no mean, and larger than
             any of rounding that was measured.
+        centred: whether the functions are taken less their mean over the samples.
     """
 
     singular_values: Tensor
@@ -59,6 +62,7 @@ class Directions:
     covariance: Tensor
     rounding: float
     under_the_mean: tuple[float, ...]
+    centred: bool = False
 
     def span(self, rtol: float | None = None) -> Span:
         """The span of the directions above the default cut, or above ``rtol`` × the largest singular value.
@@ -71,7 +75,8 @@ class Directions:
         cut = self.rounding if rtol is None else max(rtol, GRAM_FLOOR) * float(self.singular_values[0])
         rank = int((self.singular_values > cut).sum())
         to_basis = self.right[:rank].T / self.singular_values[:rank]
-        return Span(self.singular_values, rank, to_basis, self.means[:rank], to_basis.T @ self.covariance @ to_basis)
+        covariance = to_basis.T @ self.covariance @ to_basis
+        return Span(self.singular_values, rank, to_basis, self.means[:rank], covariance, self.centred)
 
 
 def default_cut(eps: float, rms: float, largest: float) -> float:
@@ -105,20 +110,21 @@ def span_of(gram: Gram, name: str, rtol: float | None = None) -> Span:
     return directions_of(gram, name).span(rtol)
 
 
-def directions_of(gram: Gram, name: str, *, less_their_mean: bool = False) -> Directions:
-    """Singular value decomposition of a block of functions, or with ``less_their_mean`` of their differences from their mean.
+def directions_of(gram: Gram, name: str, *, less_their_mean: bool = False, centred: bool = False) -> Directions:
+    """Singular value decomposition of a block of functions f₁ … f_C.
 
-    It decomposes the factor ``[sqrt(B_c); m]`` of ``B = B_c + m mᵀ`` instead of B, so that a large mean does not drown the
-    variation.
+    With ``less_their_mean`` it is that of their differences from the function (f₁ + … + f_C)/C, with ``centred`` that of each
+    function less its mean over the samples. It decomposes the factor ``[sqrt(B_c); m]`` of ``B = B_c + m mᵀ`` instead of B, so
+    that a large mean does not drown the variation. The default cut is that of the functions as they are.
 
     Raises:
         DataError: the functions stand for more of them, whose mean is not known.
     """
-    text = f"directions of {name}{' less their mean' if less_their_mean else ''}"
-    return gram.reading(text, lambda: _decomposed(gram, name, less_their_mean))
+    text = f"directions of {name}{' less their mean' if less_their_mean else ''}{', centred' if centred else ''}"
+    return gram.reading(text, lambda: _decomposed(gram, name, less_their_mean, centred))
 
 
-def _decomposed(gram: Gram, name: str, less_their_mean: bool) -> Directions:
+def _decomposed(gram: Gram, name: str, less_their_mean: bool, centred: bool) -> Directions:
     covariance, mean = gram.block(name, name, centered=True), gram.mean(name)
     if less_their_mean:
         if name == "outputs" and gram.num_outputs != len(mean):
@@ -126,18 +132,19 @@ def _decomposed(gram: Gram, name: str, less_their_mean: bool) -> Directions:
         covariance = covariance - covariance.mean(0)
         covariance, mean = covariance - covariance.mean(1, keepdim=True), mean - mean.mean()
     values, vectors = eigh(covariance)
-    factor = torch.cat([values.clamp_min(0).sqrt().unsqueeze(1) * vectors.T, mean.unsqueeze(0)])
+    factor = torch.cat([values.clamp_min(0).sqrt().unsqueeze(1) * vectors.T, (0 * mean if centred else mean).unsqueeze(0)])
     left, singular, right = torch.linalg.svd(factor, full_matrices=False)
     largest = float(singular[0])
     if largest == 0:
         raise DegenerateError(f"{name} are constant over the samples (all zero), so they span nothing")
     columns = gram.num_outputs if name == "outputs" else len(singular)  # compressed outputs represent more columns
-    rms = largest * float(((singular / largest).square().sum() / columns).sqrt())
+    size = max(largest, float(torch.linalg.vector_norm(mean)))  # divided out, so that no square underflows
+    rms = size * float(((values.clamp_min(0).sum() / size / size + (mean / size).square().sum()) / columns).sqrt())
     cut = default_cut(gram.eps(name), rms, largest)
     spread = float((values.clamp_min(0).sum() / columns).sqrt())
     without_mean = default_cut(gram.eps(name), spread, float(values[-1].clamp_min(0).sqrt()))
     hidden = singular[(singular <= cut) & (singular > max(cut / 16, without_mean))]
-    return Directions(singular, right, left[-1], covariance, cut, tuple(hidden.tolist()))
+    return Directions(singular, right, left[-1], covariance, cut, tuple(hidden.tolist()), centred)
 
 
 def varies(sums: Accumulator, name: str) -> bool:

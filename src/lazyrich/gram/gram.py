@@ -42,6 +42,8 @@ class Gram(Accumulator):
         strata: number of strata. The rows of each are then a sample of their own, as where classes are weighed to count equally.
         num_outputs: the number of outputs that the block of outputs represents, if they were compressed to fewer columns with the
             same inner products (see ``functional.compressed_head``).
+        head_bias: whether the outputs are ``features @ weight.T + bias`` with a bias that is free. The constant function then
+            costs no features, and the balanced reference leaves it out.
         dtypes: block -> the dtype in which the network computed it, if the tensors that are passed have a finer one.
 
     Example:
@@ -59,11 +61,12 @@ class Gram(Accumulator):
         retain: int = RETAINED_ROWS,
         strata: int = 0,
         num_outputs: int | None = None,
+        head_bias: bool = True,
         dtypes: Mapping[str, torch.dtype] | None = None,
     ) -> None:
         if retain < 0 or strata < 0:
             raise ValueError(f"retain and strata must be 0 or more, got retain={retain}, strata={strata}")
-        super().__init__(BLOCKS, State.empty(retain=retain, strata=strata, num_outputs=num_outputs))
+        super().__init__(BLOCKS, State.empty(retain=retain, strata=strata, num_outputs=num_outputs, head_bias=head_bias))
         for name, dtype in (dtypes or {}).items():
             self._state.counts["eps"][BLOCKS.index(name)] = torch.finfo(dtype).eps
 
@@ -107,6 +110,8 @@ class Gram(Accumulator):
             raise DataError("cannot merge products in float32 with products in float64: the features had different dtypes")
         if len(self._state.strata_rows) != len(other._state.strata_rows):
             raise DataError("cannot merge Grams with different numbers of strata")
+        if self.widths and self.head_bias != other.head_bias:
+            raise DataError("cannot merge the Gram of a head with a bias into that of a head without")
         self._flush()
         other._flush()
         self._readings.clear()
@@ -198,6 +203,11 @@ class Gram(Accumulator):
     def num_outputs(self) -> int:
         """Number of outputs of the network; larger than the width of the block if the outputs were compressed."""
         return int(self._state.counts["num_outputs"]) or self.widths.get("outputs", 0)
+
+    @property
+    def head_bias(self) -> bool:
+        """Whether the head has a bias."""
+        return not self._state.counts["no_head_bias"]
 
     @property
     def feature_rounding(self) -> float:

@@ -28,12 +28,13 @@ Part = TypeVar("Part", Moments, Rows, RowSample)
 class Counts:
     """Plain numbers by name. They are entries of one tensor, so that a copy of the tensor is a copy of them all.
 
-    They are ``num_outputs``, 0 if it is the width of the outputs; ``pending_rows``; ``weighted``, 0 while all weights are one;
+    They are ``num_outputs``, 0 if it is the width of the outputs; ``no_head_bias``, 1 if the outputs are linear in the features
+    without a bias; ``pending_rows``; ``weighted``, 0 while all weights are one;
     of the summed rows ``num_rows``, ``weight_sum`` and ``squared_weight_sum``, Σ w and Σ w²; ``batches``; ``widths`` and ``eps``,
     one for each block.
     """
 
-    SINGLE = ("num_outputs", "pending_rows", "weighted", *TOTALS)
+    SINGLE = ("num_outputs", "no_head_bias", "pending_rows", "weighted", *TOTALS)
     DTYPE = np.dtype([*((name, "f8") for name in SINGLE), ("widths", "f8", 3), ("eps", "f8", 3)])
     LENGTH = DTYPE.itemsize // 8
 
@@ -75,10 +76,10 @@ class State:
     retained: RowSample
 
     @classmethod
-    def empty(cls, *, retain: int, strata: int = 0, num_outputs: int | None = None) -> State:
+    def empty(cls, *, retain: int, strata: int = 0, num_outputs: int | None = None, head_bias: bool = True) -> State:
         """The state before the first batch: no block has columns yet."""
         counts = Counts(torch.zeros(Counts.LENGTH, dtype=torch.float64, device="cpu"))
-        counts["num_outputs"] = num_outputs or 0
+        counts["num_outputs"], counts["no_head_bias"] = num_outputs or 0, not head_bias
         return cls._zeros(counts, retain, strata, 0, 0, torch.float32, torch.device("cpu"))
 
     @classmethod

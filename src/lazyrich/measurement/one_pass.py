@@ -78,6 +78,7 @@ class Part:
             retain=retain,
             strata=self.num_strata,
             num_outputs=self.rows.num_outputs,
+            head_bias=self.known.head is None or self.known.head.has_bias,
             dtypes={"outputs": self.known.output_dtype or self.outputs.dtype},
         )
 

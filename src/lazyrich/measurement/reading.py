@@ -94,6 +94,7 @@ def read_head(
         laziness_stderr=laziness.stderr,
         laziness_balanced=laziness.balanced,
         laziness_source=laziness.source,
+        constant_share=estimate.constant_share,
         comparison=_compare(gram, model, start, beginning, spectrum),
         evidence=evidence,
         notes=tuple(notes),

@@ -53,6 +53,12 @@ class Head:
     linear: bool = False
     parameters: tuple[Tensor | None, Tensor | None] = (None, None)
 
+    @property
+    def has_bias(self) -> bool:
+        """Whether it adds a bias; True where that is not known."""
+        weight, bias = self.parameters
+        return not self.linear or weight is None or bias is not None
+
 
 def find_head(model: nn.Module, forward: Callable[[], Any], named: nn.Module | str | None = None) -> tuple[Head, Reading | None]:
     """The head, from one or two runs of the model on the first batch; and the last run's reading where it holds the head.

@@ -129,6 +129,11 @@ _ENTRIES = (
         format=",.0f", column=True,
     ),
     Measure(
+        "constant_share", "constant", "constant function in the outputs", "spaces", "0 to 1",
+        "Share of the constant function that lies in the space of the outputs; near 1 where they have a large mean.",
+        format=".3f",
+    ),
+    Measure(
         "feature_rank", "feature rank", "feature rank", "spaces", "1 to the number of features",
         "Dimension of the space of functions that the features span.",
         format="",

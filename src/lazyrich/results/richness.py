@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 SCHEMA = "lazyrich.richness"
 SCHEMA_VERSION = 4  # since 4, every number has its name in the catalogue, and there is ``extra``
 READABLE = (3, SCHEMA_VERSION)
-_LAZINESS = (  # missing in files that were written before λ was measured
+_LATER = (  # missing in files that were written before they were measured
     "laziness", "laziness_corrected", "laziness_stderr", "laziness_interval", "laziness_balanced", "laziness_source",
+    "constant_share",
 )  # fmt: skip
 _INTERVALS = ("low_rank_interval", "laziness_interval")
 
@@ -43,7 +44,8 @@ class Richness(Tabular):
         low_rank_interval: 95 % confidence interval of the corrected value, or None.
         low_rank_band: {rtol: D_LR with weaker output directions left out}.
         isotropic: D_LR of structureless features of this shape, the mark to hold ``low_rank`` against.
-        balanced: the same as ``low_rank`` with the minimum-norm kernel of the outputs as reference.
+        balanced: the same as ``low_rank`` with the minimum-norm kernel of the outputs as reference; of the outputs less their
+            mean where the head has a bias, which is free.
         output_alignment: the same with the kernel of the outputs as reference; 0 is aligned.
         balanced_corrected, balanced_stderr, output_alignment_corrected, output_alignment_stderr: bias removed, and error.
         laziness: λ, the laziness ratio: ``low_rank`` over D_LR of the features of the start against the same outputs. 1 where the
@@ -54,6 +56,7 @@ class Richness(Tabular):
         laziness_source: "start", or "redraws" where new networks take the place of the start; None without either.
         output_rank: dimension of the span of the outputs.
         output_singular_values: of the outputs over √n, descending.
+        constant_share: share of the constant function that lies in the span of the outputs, in [0, 1].
         spectrum: the three curves and each feature's contribution.
         neural_collapse: NC1-NC4, or None without class labels.
         num_samples, num_features, num_outputs: n, p, C.
@@ -91,6 +94,7 @@ class Richness(Tabular):
     laziness_interval: tuple[float, float] | None = None
     laziness_balanced: float | None = None
     laziness_source: str | None = None
+    constant_share: float | None = None
     comparison: Comparison | None = None
     layers: dict[str, LayerRichness] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)
@@ -135,7 +139,7 @@ class Richness(Tabular):
                 f"schema version {values.get('schema_version')!r}, this release reads {' and '.join(map(str, READABLE))}: "
                 "read it with the release that wrote it"
             )
-        values = {"extra": {}, "evidence": None} | dict.fromkeys(_LAZINESS) | values
+        values = {"extra": {}, "evidence": None} | dict.fromkeys(_LATER) | values
         missing = sorted({f.name for f in fields(cls)} - set(values))
         if missing:
             raise DataError(f"not a whole lazyrich result: {', '.join(missing)} missing")
