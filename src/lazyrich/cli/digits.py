@@ -86,7 +86,8 @@ def _train(model: nn.Module, data: tuple[Tensor, Tensor], trained: nn.Module, ba
     """Minimise the squared loss on one-hot targets, as in the paper's MNIST experiments."""
     images, labels = data
     targets = nn.functional.one_hot(labels, 10).float()
-    optimizer = torch.optim.Adam(trained.parameters(), lr=1e-3)
+    model.requires_grad_(requires_grad=False)
+    optimizer = torch.optim.Adam(trained.requires_grad_().parameters(), lr=1e-3)
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(images)).split(64):
             optimizer.zero_grad()

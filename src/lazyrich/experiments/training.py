@@ -18,7 +18,7 @@ from .._support.progress import Bar
 from ..errors import DataError, NonFiniteError
 from .evaluation import evaluate_network
 from .ingredients.data import Data, Images, augment
-from .ingredients.seeds import derived, generator
+from .ingredients.seeds import derived, generator, seed_dropout
 from .run_folder import RunFolder
 from .setup import Setup
 
@@ -76,7 +76,7 @@ def _step(setup: Setup, data: Data, seed: int, step: int, model: Any, optimizer:
     inputs, labels = data.train.inputs[rows.to(fabric.device)], data.train.labels[rows.to(fabric.device)]
     if isinstance(setup.data, Images) and setup.data.augmented:
         inputs = augment(inputs, derived(seed, "augmentation", step, fabric.global_rank))
-    torch.manual_seed(derived(seed, "dropout", step, fabric.global_rank))
+    seed_dropout(derived(seed, "dropout", step, fabric.global_rank), fabric.device)
     setup.optimizer.set_rate(optimizer, step)
     optimizer.zero_grad()
     fabric.backward(setup.loss(model(inputs).float(), labels))

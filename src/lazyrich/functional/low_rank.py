@@ -284,7 +284,7 @@ class _Features:
 
 def _features_of(gram: Gram) -> _Features:
     _must_vary(gram)
-    norm = torch.linalg.matrix_norm(gram.block("features", "features", centered=True))
+    norm = gram.reading("size of features", lambda: torch.linalg.matrix_norm(gram.block("features", "features", centered=True)))
     slack = max(1e-6, 8 * gram.feature_rounding)  # where values repeat, so does their rounding, and it adds up
     return _Features(gram.block("features", "outputs", centered=True), norm, slack)
 

@@ -153,9 +153,13 @@ def varies(sums: Accumulator, name: str) -> bool:
     Raises:
         DataError: the variation is so small that its powers underflow.
     """
-    variance = sums.block(name, name, centered=True).diagonal().clamp_min(0)
-    must_not_underflow(sums, name, 1 / LARGEST)
-    return bool((variance.sqrt() > sums.eps(name) * sums.mean(name).abs()).any())
+
+    def compute() -> bool:
+        variance = sums.block(name, name, centered=True).diagonal().clamp_min(0)
+        must_not_underflow(sums, name, 1 / LARGEST)
+        return bool((variance.sqrt() > sums.eps(name) * sums.mean(name).abs()).any())
+
+    return sums.reading(f"whether {name} vary", compute)
 
 
 def must_not_underflow(sums: Accumulator, name: str, smallest: float = SMALLEST) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import numpy as np
@@ -197,9 +198,10 @@ class Accumulator:
         return torch.finfo(self._state.pending.features.dtype).eps
 
     def mean(self, name: str) -> Tensor:
-        """(width,) weighted mean of a block, float64."""
+        """(width,) weighted mean of a block, float64; it is kept until more rows come: do not write into it."""
         state, columns = self._ready(), self._columns(name)
-        return state.moments.pilot[columns] + state.moments.sum[columns] / state.weight_sum
+        moments = state.moments
+        return self.reading(f"mean of {name}", lambda: moments.pilot[columns] + moments.sum[columns] / state.weight_sum)
 
     def block(self, first: str, second: str, *, centered: bool = False) -> Tensor:
         """Weighted second moment ⟨first|second⟩ of two blocks, (width, width) float64; with ``centered`` their covariance.
@@ -229,6 +231,10 @@ class Accumulator:
             DataError: no rows.
             NonFiniteError: the sums are not finite.
         """
+        self.reading("sums", self._sum_and_check)
+        return self._state
+
+    def _sum_and_check(self) -> None:
         if self.count == 0:
             raise DataError("no samples: the data were empty, or every weight was zero")
         self._flush()
@@ -236,10 +242,6 @@ class Accumulator:
             raise DataError(
                 f"weights sum to {self._state.weight_sum:.1e}, so their squares underflow; multiply all by a constant"
             )
-        self.reading("finite", self._check_finite)
-        return self._state
-
-    def _check_finite(self) -> None:
         moments, first_bad_batch = self._state.moments, self._state.first_bad_batch
         if not bool(torch.isfinite(moments.quartic + moments.small.sum())):
             batch = "" if torch.isinf(first_bad_batch) else f" in batch {float(first_bad_batch):.0f}"
@@ -250,11 +252,14 @@ class Accumulator:
 
     def _columns(self, name: str) -> slice:
         """The columns of a block in the stack of all blocks."""
-        if name not in self.widths:
-            raise DataError(f"no block {name!r} was passed to update, only {list(self.widths)}")
-        position, widths = self._names.index(name), self._state.counts["widths"]
-        start = int(widths[:position].sum())
-        return slice(start, start + int(widths[position]))
+        columns = self.reading("columns", self._all_columns)
+        if name not in columns:
+            raise DataError(f"no block {name!r} was passed to update, only {list(columns)}")
+        return columns[name]
+
+    def _all_columns(self) -> dict[str, slice]:
+        widths = self.widths
+        return {name: slice(end - widths[name], end) for name, end in zip(widths, accumulate(widths.values()), strict=True)}
 
 
 def update_together(

@@ -74,3 +74,10 @@ def derived(seed: int, *purpose: object) -> int:
 def generator(seed: int, *purpose: object) -> torch.Generator:
     """A random generator on the CPU for one purpose."""
     return torch.Generator().manual_seed(derived(seed, *purpose))
+
+
+def seed_dropout(seed: int, device: torch.device) -> None:
+    """Seed the generators that a step on this device draws from; ``torch.manual_seed`` also seeds others, which takes longer."""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
