@@ -27,7 +27,8 @@ docs: .venv/ready
 	$(BIN)/mkdocs build --strict  # without --quiet, which hides warnings, so that they would not fail the build
 
 pytest: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist loadfile  # processes of one thread each; more than cores, because many tests wait for others
+	# three processes of one thread each, because many tests wait for others; programs that tests start share compiled modules
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 benchmark: .venv/ready  ## print the tables of the documentation; takes about an hour
 	$(BIN)/python benchmarks/accuracy/estimator.py 200 projection

@@ -3,8 +3,6 @@
 import os
 import signal
 
-import pytest
-
 
 def dies_at(write: int, *, torn: bool) -> None:
     """From here on this process kills itself at a durable write of its own, counted from 1.
@@ -51,13 +49,19 @@ class Killable:
 
     def __init__(self, program) -> None:
         if not hasattr(os, "fork"):
+            import pytest  # here, because the program itself does not need it
+
             pytest.skip("the program forks its children")
         self._program = program
 
     def __call__(self, folder, write: int = 0, *, torn: bool = False) -> bool:
         """Runs in this folder; whether it was killed. Any other end than 0 or kill -9 is an error."""
+        status = self.end(folder, write, torn=torn)
+        assert status in (0, -signal.SIGKILL), status
+        return status != 0
+
+    def end(self, folder, write: int = 0, *, torn: bool = False) -> int:
+        """Runs in this folder; the exit status, which is negative for a signal."""
         self._program.stdin.write(f"{write} {'torn' if torn else 'whole'} {folder}\n")
         self._program.stdin.flush()
-        status = int(self._program.stdout.readline())
-        assert status in (0, signal.SIGKILL), status
-        return status == signal.SIGKILL
+        return os.waitstatus_to_exitcode(int(self._program.stdout.readline()))

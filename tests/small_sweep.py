@@ -1,4 +1,4 @@
-"""A sweep of short runs on digits that writes down every step it trains, and can lose a process in the middle."""
+"""A sweep of short runs that writes down every step it trains, and can lose a process in the middle."""
 
 import dataclasses
 import os
@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from small_experiment import SMALL
+from small_experiment import SMALL, Blobs
 
-from lazyrich.experiments import Cluster, Digits, Experiment, Optimizer, sweep_experiment
+from lazyrich.experiments import Cluster, Experiment, Optimizer, sweep_experiment
 from lazyrich.experiments.setup import regular_steps
 
 RATES = ("0.001", "0.002", "0.003", "0.004", "0.005", "0.006")
@@ -26,8 +26,8 @@ def written(line: str) -> None:
 
 
 @dataclass(frozen=True)
-class LoggedDigits(Digits):
-    """Digits; a seed that is loaded is written down."""
+class LoggedBlobs(Blobs):
+    """Blobs; a seed that is loaded is written down."""
 
     def load(self, seed, root):
         written(f"seed {seed}")
@@ -66,7 +66,7 @@ def setups(preset):
     full = SMALL.setups(preset)["full"]
     return {
         "full": dataclasses.replace(
-            full, data=LoggedDigits(), optimizer=LoggedAdam(), steps=STEPS, evaluate=regular_steps(CHECKPOINT, STEPS)
+            full, data=LoggedBlobs(), optimizer=LoggedAdam(), steps=STEPS, evaluate=regular_steps(CHECKPOINT, STEPS)
         )
     }
 

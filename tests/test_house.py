@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,10 +50,11 @@ def imported(path: Path):
                 yield ".".join([*base, *(node.module or "").split(".")]).rstrip("."), name.name
 
 
-def test_every_module_can_be_imported_first():
+def test_every_module_can_be_imported_first(tmp_path):
     names = "".join(f"{module(path)}\n" for path in FILES if path.name not in ("__main__.py",) and path != SRC / "__init__.py")
     command = [sys.executable, "-W", "ignore", "-c", ALONE, str(SRC)]
-    done = subprocess.run(command, input=names, capture_output=True, text=True)
+    compiled_once = {"PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}
+    done = subprocess.run(command, input=names, capture_output=True, text=True, env=os.environ | compiled_once)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "", done.stderr
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +16,12 @@ import pytest
 import small_experiment
 import torch
 from killed import Killable
-from sklearn.datasets import load_digits
-from small_experiment import SMALL, run
+from small_experiment import CPU, SMALL, Blobs, run
 from torch import nn
 
 from lazyrich import DataError
 from lazyrich.cli.main import main
-from lazyrich.experiments import EXPERIMENTS, Claim, Digits, Loss, Mlp, Optimizer, Results, Setup, provenance
+from lazyrich.experiments import EXPERIMENTS, Claim, Loss, Machine, Mlp, Optimizer, Results, Setup, provenance
 from lazyrich.experiments.ingredients.seeds import derived, seed_numbers
 from lazyrich.experiments.run_folder import Run, RunFolder
 from lazyrich.experiments.setup import log_spaced_steps, regular_steps
@@ -33,8 +33,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
     pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
 ]
-PROGRAM = [sys.executable, str(Path(small_experiment.__file__))]
-HERE = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def rows(folder):
@@ -56,6 +54,16 @@ def whole(tmp_path_factory, one_thread):
     """The small experiment, uninterrupted: folder, table."""
     folder = tmp_path_factory.mktemp("whole")
     return folder, run(folder)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """Runs in the children of one program, which has imported what they need; the file that has their errors."""
+    errors = tmp_path_factory.mktemp("program") / "errors"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command, variables = [sys.executable, small_experiment.__file__], {**os.environ, "OMP_NUM_THREADS": "1"}
+    with errors.open("w") as written, subprocess.Popen(command, stderr=written, env=variables, **pipes) as started:
+        yield Killable(started), errors
 
 
 class TestParts:
@@ -179,9 +187,9 @@ class TestRun:
         assert about["versions"]["torch"].startswith(torch.__version__.split("+")[0])
         assert about["seeds"] == [0, 1]
         assert about["threads"] == 1
-        raw = load_digits()
-        content = b"".join(f"{a.dtype.str} {a.shape} ".encode() + a.tobytes() for a in (raw.images, raw.target))
-        assert about["arrays"] == {"digits": hashlib.sha256(content).hexdigest()}
+        name, arrays = Blobs().arrays(Path())
+        content = b"".join(f"{a.dtype.str} {a.shape} ".encode() + a.tobytes() for a in arrays)
+        assert about["arrays"] == {name: hashlib.sha256(content).hexdigest()}
         values = rows(folder)
         assert {step for (condition, _, step, _) in values if condition == "full"} == {"0", "30", "60", "90", "120"}
         assert not list(folder.rglob("checkpoint.pt"))
@@ -213,12 +221,12 @@ class TestRun:
         import lazyrich
 
         setup = SMALL.setups("quick")["full"]
-        data = Digits().load(1, Path())
+        data = Blobs().load(1, Path())
         torch.manual_seed(derived(1, "start"))
         model = setup.model.build(data.train.inputs, 10)
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
         for step in range(1, 121):
-            x = data.train[batch_rows(1437, 64, 1, step)]
+            x = data.train[batch_rows(360, 64, 1, step)]
             optimizer.zero_grad()
             nn.functional.mse_loss(model(x.inputs), nn.functional.one_hot(x.labels, 10).float()).backward()
             optimizer.step()
@@ -260,8 +268,7 @@ class TestRun:
             run(tmp_path / "other", conditions=["ful"])
 
     def test_two_processes_are_one(self, whole, tmp_path):
-        done = subprocess.run([*PROGRAM, str(tmp_path), "two"], capture_output=True, text=True, env=HERE)
-        assert done.returncode == 0, done.stderr
+        run(tmp_path, machine=Machine("cpu", 2))
         one, two = rows(whole[0]), rows(tmp_path)
         for measure in ("low_rank", "balanced", "test_accuracy", "train_loss"):
             for seed in "01":
@@ -270,16 +277,12 @@ class TestRun:
 
 
 class TestInterrupted:
-    def test_killed_ten_times(self, whole, tmp_path):
+    def test_killed_ten_times(self, whole, program, tmp_path):
         """kill -9 at ten writes, some of them torn, resumed each time: the table and every number are those of the whole run."""
-        draws = random.Random(0)
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": HERE}
-        with subprocess.Popen([*PROGRAM, "", "children"], **pipes) as program:
-            runs = Killable(program)
-            for k in range(10):
-                assert runs(tmp_path, draws.randint(1, 40), torn=k % 2 == 0)
-            assert not runs(tmp_path)
-            program.stdin.close()
+        draws, (runs, _) = random.Random(0), program
+        for k in range(10):
+            assert runs(tmp_path, draws.randint(1, 40), torn=k % 2 == 0)
+        assert not runs(tmp_path)
         assert (tmp_path / "table.txt").read_text() == whole[1] + "\n"
         assert rows(tmp_path) == rows(whole[0])
         for curves in whole[0].rglob("*.npz"):
@@ -287,14 +290,15 @@ class TestInterrupted:
                 assert all(np.array_equal(a[name], b[name]) for name in a.files)
 
     @pytest.mark.skipif(sys.platform == "win32", reason="the size of files is limited with the resource module")
-    def test_a_full_disk_leaves_nothing_that_passes_for_whole(self, whole, tmp_path):
-        done = subprocess.run([*PROGRAM, str(tmp_path), "small-disk"], capture_output=True, text=True, env=HERE)
-        assert done.returncode != 0
-        assert "cannot write" in done.stderr.splitlines()[-1]
-        assert str(tmp_path) in done.stderr.splitlines()[-1]
-        assert not list(tmp_path.rglob("done.json"))
-        assert not list(tmp_path.rglob("*.partial"))
-        assert run(tmp_path, resume=True) == whole[1]
+    def test_a_full_disk_leaves_nothing_that_passes_for_whole(self, whole, program, tmp_path):
+        (tmp_path / "out.disk").write_text("20000")
+        runs, errors = program
+        assert runs.end(out := tmp_path / "out") == 1
+        assert "cannot write" in (last := errors.read_text().splitlines()[-1])
+        assert str(out) in last
+        assert not list(out.rglob("done.json"))
+        assert not list(out.rglob("*.partial"))
+        assert run(out, resume=True) == whole[1]
 
     def test_the_folder_is_taken(self, whole):
         with pytest.raises(DataError, match="holds runs already: pass resume=True to continue, or another out="):
@@ -309,15 +313,15 @@ class TestInterrupted:
             folder.claim(dataclasses.replace(setup, batch_size=32), 1)
 
     @pytest.mark.parametrize("file", ["evaluations.jsonl", "done.json", "setup.json"])
-    def test_a_damaged_folder_is_named(self, tmp_path, file):
-        run(tmp_path, seeds=1)
+    def test_a_damaged_folder_is_named(self, whole, tmp_path, file):
+        shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
         path = tmp_path / "runs" / "full" / "seed-0" / file
         path.write_bytes(path.read_bytes()[:-30])
         with pytest.raises(DataError, match=f"(?s){file}.*delete"):
             run(tmp_path, seeds=1, resume=True)
 
-    def test_a_damaged_checkpoint_is_named(self, tmp_path):
-        run(tmp_path, seeds=1)
+    def test_a_damaged_checkpoint_is_named(self, whole, tmp_path):
+        shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
         folder = tmp_path / "runs" / "full" / "seed-0"
         (folder / "done.json").unlink()
         (folder / "checkpoint.pt").write_bytes(b"no checkpoint")
@@ -331,7 +335,7 @@ class TestInterrupted:
 
         experiment = dataclasses.replace(SMALL, setups=wild)
         with pytest.raises(DataError, match=r"full, seed 0: training diverged before step 30: .* Lower the learning rate 1e\+06"):
-            small_experiment.run_experiment(experiment, "quick", tmp_path, seeds=1, machine=small_experiment.CPU)
+            small_experiment.run_experiment(experiment, "quick", tmp_path, seeds=1, machine=CPU)
 
 
 @pytest.mark.parametrize("name", list(EXPERIMENTS))
@@ -345,16 +349,16 @@ class TestTheTen:
 
     @pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
     def test_table_claims_and_figures_come_out(self, name, tmp_path):
-        """On digits, with a small network and few steps: not the results, but everything that is done with them."""
+        """With a small network and few steps: not the results, but everything that is done with them."""
 
         def tiny(preset):
             return {
-                condition: Setup(Digits(), Mlp(width=24, depth=3), setup.loss, Optimizer("adam", 3e-3), 60, 64, (0, 1, 20, 40))
+                condition: Setup(Blobs(), Mlp(width=24, depth=3), setup.loss, Optimizer("adam", 3e-3), 8, 64, (0, 2))
                 for condition, setup in EXPERIMENTS[name].setups("quick").items()
             }
 
         experiment = dataclasses.replace(EXPERIMENTS[name], setups=tiny)
-        text = small_experiment.run_experiment(experiment, "quick", tmp_path, seeds=1, machine=small_experiment.CPU)
+        text = small_experiment.run_experiment(experiment, "quick", tmp_path, seeds=1, machine=CPU)
         assert all(condition in text for condition in tiny("quick"))
         assert text.count("(0 of 1 seeds; because") + text.count("(1 of 1 seeds; because") == len(experiment.claims)
         figures = list(tmp_path.glob("*.png"))

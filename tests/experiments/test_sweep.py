@@ -17,12 +17,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_experiment import CPU, SMALL
+from small_experiment import CPU, SMALL, Blobs
 from small_sweep import CHECKPOINT, KILLED_AT, LOGGED, RATES, STEPS, sweep, trained
 
 from lazyrich import DataError
 from lazyrich.cli.main import main
-from lazyrich.experiments import EXPERIMENTS, Cluster, Digits, Images, Machine, run_experiment
+from lazyrich.experiments import EXPERIMENTS, Cluster, Images, Machine, run_experiment
 from lazyrich.experiments.sweeps import on_ray
 from lazyrich.experiments.sweeps import sweep as rooms
 from lazyrich.experiments.sweeps.grid import Point, read_grid
@@ -89,7 +89,7 @@ def without_a_sweep(tmp_path_factory):
 
     def setups(preset):
         logged = LOGGED.setups(preset)["full"]
-        plain = dataclasses.replace(logged, data=Digits(), optimizer=SMALL.setups(preset)["full"].optimizer)
+        plain = dataclasses.replace(logged, data=Blobs(), optimizer=SMALL.setups(preset)["full"].optimizer)
         return {
             rate: dataclasses.replace(plain, optimizer=dataclasses.replace(plain.optimizer, rate=float(rate))) for rate in RATES
         }
@@ -161,7 +161,7 @@ class TestGrid:
             ),
             (["rate=1"], r"no field 'rate' in the condition 'full'; did you mean optimizer.rate\? There are: .*batch_size"),
             (["model.widht=8"], r"whose model is Mlp; did you mean model.width\? There are: model.output_scale"),
-            (["data.train=8"], r"whose data is Digits\. There are: "),
+            (["data.train=8"], r"whose data is Blobs\. There are: "),
             (["model=8"], "model is not one value but several: vary one of model.output_scale"),
             (["model.width=8.5"], "model.width must be a whole number, got '8.5'"),
             (["optimizer.rate=fast"], "optimizer.rate must be a number, got 'fast'"),
@@ -194,8 +194,8 @@ class TestGrid:
             read_grid(["optimizer.rate=0.3"], setups)
 
     def test_conditions_of_other_kinds(self):
-        setups = {"digits": SETUPS["full"], "images": dataclasses.replace(SETUPS["full"], data=Images("mnist", train=100))}
-        with pytest.raises(DataError, match="no field 'data.train' in the condition 'digits', whose data is Digits"):
+        setups = {"blobs": SETUPS["full"], "images": dataclasses.replace(SETUPS["full"], data=Images("mnist", train=100))}
+        with pytest.raises(DataError, match="no field 'data.train' in the condition 'blobs', whose data is Blobs"):
             read_grid(["data.train=10,20"], setups)
 
 

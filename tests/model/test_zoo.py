@@ -45,7 +45,7 @@ def attempt(case):
 def measured(entry):
     """The right answer, what came out, and what was left changed."""
     case = entry.build()
-    torch.manual_seed(2)
+    torch.default_generator.manual_seed(2)
     with case.around():
         before = everything(case.model, case.data, versions=not case.writes)
     result = attempt(case)
@@ -165,12 +165,12 @@ def test_nothing_is_changed(entry):
 
 
 def trained(entry, *, monitored):
-    """The bits of parameters and buffers after three steps, and the state of torch's generator."""
+    """The bits of parameters and buffers after two steps, and the state of torch's generator."""
     case = entry.build()
     case.model.train()
     batches = batches_of(case.data)
     monitor = None
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     np.random.seed(1)
     random.seed(1)
     with case.around():
@@ -181,13 +181,13 @@ def trained(entry, *, monitored):
                 if not isinstance(case.right, Refusal) or not isinstance(error, case.right.error):
                     raise
         optimizer = torch.optim.SGD([p for p in case.model.parameters() if p.requires_grad], lr=0.01)
-        for step in range(3):
+        for step in range(2):
             optimizer.zero_grad()
             loss_of(case, batches[step % len(batches)]).backward()
             optimizer.step()
             if monitor is not None:
                 monitor.step()
-    assert monitor is None or monitor.series.steps.tolist() == [0, 1, 2, 3]
+    assert monitor is None or monitor.series.steps.tolist() == [0, 1, 2]
     return everything(case.model, None, versions=False)
 
 

@@ -100,7 +100,7 @@ class Entry:
 
     def build(self) -> Case:
         """The case, the same every time: float64 unless the builder asks for something else."""
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed takes milliseconds, also for devices that are not there
         previous = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         try:
