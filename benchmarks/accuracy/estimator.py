@@ -1,7 +1,8 @@
 """How far off are the plug-in and the corrected D_LR, and does the 95 % interval hold the truth 95 times in 100?
 
 Features of known covariance: p = 512, of which C = 10 directions of unit strength are the outputs and the rest a power-law
-tail, so D_LR = 1 - sqrt(C)/‖Σ‖_F exactly. Three distributions of the same covariance. 200 draws for each line.
+tail, so D_LR = 1 - sqrt(C)/‖Σ‖_F exactly. Three distributions of the same covariance. 200 draws for each line; where some of
+them have no error, the line is of the others, whose number is in the last cell.
 
     python benchmarks/accuracy/estimator.py [draws] [projection|balanced|outputs]
 """
@@ -63,6 +64,8 @@ def main(draws: int, reference: Reference) -> None:
                 for _ in range(draws):
                     x = draw(n, g) * scale
                     estimates.append(low_rank_estimate(x, x[:, :C], reference=reference))
+                estimates = [e for e in estimates if e.stderr is not None]
+                others = f" of {len(estimates)}" if len(estimates) < draws else ""
                 plug_in, corrected, error = (
                     torch.tensor([getattr(e, field) for e in estimates], dtype=torch.float64)
                     for field in ("value", "corrected", "stderr")
@@ -70,7 +73,7 @@ def main(draws: int, reference: Reference) -> None:
                 covered = torch.tensor([e.interval[0] < truth < e.interval[1] for e in estimates]).double().mean()
                 print(
                     f"| {truth:.4f} | {name} | {n:,} | {plug_in.mean():.4f} | {corrected.mean():.4f} "
-                    f"| {error.mean():.4f} / {corrected.std():.4f} | {covered:.1%} |",
+                    f"| {error.mean():.4f} / {corrected.std():.4f} | {covered:.1%}{others} |",
                     flush=True,
                 )
 

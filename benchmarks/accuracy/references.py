@@ -71,15 +71,12 @@ def trained(data: tuple[Tensor, Tensor], loss: str, full: bool, balanced: bool =
 
 def row(case: str, training: str, r: lazyrich.Richness) -> None:
     values = r.output_singular_values[: r.output_rank]
-    cells = [
-        f"{value:.3f} ± {error:.3f}"
-        for value, error in (
-            (r.low_rank_corrected, r.low_rank_stderr),
-            (r.balanced_corrected, r.balanced_stderr),
-            (r.output_alignment_corrected, r.output_alignment_stderr),
-        )
-        if value is not None and error is not None
-    ]
+    estimates = (
+        (r.low_rank, r.low_rank_corrected, r.low_rank_stderr),
+        (r.balanced, r.balanced_corrected, r.balanced_stderr),
+        (r.output_alignment, r.output_alignment_corrected, r.output_alignment_stderr),
+    )
+    cells = [f"{value:.3f}" if error is None else f"{corrected:.3f} ± {error:.3f}" for value, corrected, error in estimates]
     print(f"| {case} | {training} | {' | '.join(cells)} | {r.isotropic:.3f} | {values[0] / values[-1]:.3g} |", flush=True)
 
 
