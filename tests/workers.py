@@ -11,11 +11,15 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
+START = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
+CONTEXT = mp.get_context(START)
+if START == "forkserver":  # one process imports, and all others are its forks
+    CONTEXT.set_forkserver_preload(["torch._dynamo", "torchmetrics", "lazyrich.measurement.measure"])
+
 
 def in_two_processes(function, *arguments, timeout=900):
     with tempfile.TemporaryDirectory() as folder:
-        context = mp.get_context("spawn")
-        processes = [context.Process(target=_start, args=(rank, folder, function, arguments)) for rank in range(2)]
+        processes = [CONTEXT.Process(target=_start, args=(rank, folder, function, arguments)) for rank in range(2)]
         for process in processes:
             process.start()
         for process in processes:
