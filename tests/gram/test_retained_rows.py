@@ -4,7 +4,7 @@ import pytest
 import torch
 from reference import splitmix
 
-from lazyrich.gram.retained_rows import RowSample, _mixed, uniforms
+from lazyrich.gram.retained_rows import RowSample, _mixed, content_keys, number_keys, uniforms
 
 CPU = torch.device("cpu")
 
@@ -17,7 +17,8 @@ def rows(numbers, sizes=None):
     sizes = sizes.double()
     u = torch.tensor([(splitmix(n) + 1) / 2**64 for n in numbers.tolist()], dtype=torch.float64)
     small = torch.cat([x, 10 * x], dim=1)
-    return RowSample(100 * x.float(), small, x[:, 0] + 1, numbers % 3, sizes, sizes / u, torch.zeros((), dtype=torch.float64))
+    zero = torch.zeros((), dtype=torch.float64)
+    return RowSample(100 * x.float(), small, x[:, 0] + 1, numbers % 3, numbers, sizes, sizes / u, zero)
 
 
 def sample(capacity):
@@ -60,11 +61,15 @@ def test_the_hash_is_splitmix64():
     assert hashes == [splitmix(n) for n in numbers]
 
 
+def drawn(*blocks, seen=0):
+    return uniforms(content_keys(*blocks, seen=seen))
+
+
 class TestUniforms:
     x = torch.randn(5000, 40, generator=torch.Generator().manual_seed(0))
 
     def test_they_are_uniform(self):
-        u = uniforms(self.x, self.x[:, :3].double())
+        u = drawn(self.x, self.x[:, :3].double())
         assert bool(((u > 0) & (u <= 1)).all())
         tenths = torch.histc(u, bins=10, min=0, max=1)
         assert float(((tenths - 500).square() / 500).sum()) < 28  # χ² with 9 degrees of freedom, one in a thousand
@@ -72,31 +77,36 @@ class TestUniforms:
         assert abs(float(torch.corrcoef(torch.stack([u, self.x[:, 0].double()]))[0, 1])) < 4 / 5000**0.5
 
     def test_they_follow_from_the_content_of_the_row_alone(self):
-        u, order = uniforms(self.x), torch.randperm(5000, generator=torch.Generator().manual_seed(1))
-        assert torch.equal(uniforms(self.x[order]), u[order])
-        assert torch.equal(uniforms(self.x[17:18]), u[17:18])
-        assert torch.equal(uniforms(self.x.double()), u)
+        u, order = drawn(self.x), torch.randperm(5000, generator=torch.Generator().manual_seed(1))
+        assert torch.equal(drawn(self.x[order]), u[order])
+        assert torch.equal(drawn(self.x[17:18]), u[17:18])
+        assert torch.equal(drawn(self.x.double()), u)
 
     def test_equal_rows_are_distinguished(self):
         x = self.x[:4].repeat_interleave(1250, 0)
         x[-1] = 7.0
-        u, later = uniforms(x), uniforms(x, seen=5000)
+        u, later = drawn(x), drawn(x, seen=5000)
         assert len(torch.cat([u, later[:-1]]).unique()) == 9999
-        assert u[-1] == later[-1] == uniforms(x[-1:])[0]
+        assert u[-1] == later[-1] == drawn(x[-1:])[0]
         order = torch.randperm(5000, generator=torch.Generator().manual_seed(1))
-        assert torch.equal(uniforms(x[order]).sort().values, u.sort().values)
+        assert torch.equal(drawn(x[order]).sort().values, u.sort().values)
         assert abs(float(u.mean()) - 0.5) < 4 / (12 * 5000) ** 0.5
 
     def test_the_last_bits_hardly_matter(self):
         noise = 1 + 3e-7 * torch.randn(self.x.shape, generator=torch.Generator().manual_seed(2))
-        assert float((uniforms(self.x * noise) == uniforms(self.x)).double().mean()) > 0.98
+        assert float((drawn(self.x * noise) == drawn(self.x)).double().mean()) > 0.98
 
     @pytest.mark.parametrize("scale", [1e-170, 1e-30, 1e30, 1e170])
     def test_any_scale(self, scale):
-        assert len(uniforms(self.x.double() * scale).unique()) == 5000
+        assert len(drawn(self.x.double() * scale).unique()) == 5000
 
     def test_rows_far_from_the_origin_are_distinguished(self):
-        assert len(uniforms(self.x + 1000).unique()) > 4990
+        assert len(drawn(self.x + 1000).unique()) > 4990
+
+    def test_numbers_give_the_published_hash(self):
+        numbers = torch.tensor([1, 2, 7, 2**40])
+        expected = [((splitmix(n - 1) >> 11) + 1) / 2**53 for n in numbers.tolist()]
+        assert uniforms(number_keys(numbers)).tolist() == expected
 
 
 @pytest.mark.usefixtures("offered")

@@ -1,6 +1,7 @@
 """Differences between networks on the same rows, and between groups of runs."""
 
 import copy
+import json
 import math
 
 import pytest
@@ -9,8 +10,8 @@ from scipy import stats
 from torch import nn
 
 import lazyrich
-from lazyrich import DataError, Difference, HeadError, compare, compare_runs, measure
-from lazyrich.functional import low_rank_estimate
+from lazyrich import CheckpointError, DataError, Difference, HeadError, ModelComparison, compare, compare_runs, measure
+from lazyrich.functional import laziness_ratio, low_rank_estimate
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
 
@@ -127,6 +128,100 @@ def test_it_says_which_is_richer():
         found.difference("lazy", "rich", "nc1")
     with pytest.raises(KeyError, match="no pair 'lazy', 'x' among lazy, rich, same"):
         found.difference("lazy", "x")
+
+
+class TestStart:
+    def test_values_are_those_of_measure(self, tmp_path):
+        start, x = network(), rows(600)
+        models = {"a": moved(start, 0.3), "b": moved(start, 0.4, seed=2), "start": start}
+        torch.save(start.state_dict(), tmp_path / "start.pt")
+        found = compare(models, x, start=start)
+        for name in ("a", "b"):
+            alone = measure(models[name], x, start=start)
+            for key in ("laziness", "laziness_balanced"):
+                assert found.values[name][key] == pytest.approx(getattr(alone, key), abs=1e-9)
+            assert found.values[name]["laziness_stderr"] == pytest.approx(alone.laziness_stderr, rel=0.02)
+        assert found.values["start"]["laziness"] == pytest.approx(1, abs=1e-12)
+        assert "λ of a less that of b is" in str(found)
+        for same in (start.state_dict(), tmp_path / "start.pt"):
+            assert compare(models, x, start=same).differences == found.differences
+
+    def test_the_error_is_that_of_the_difference_without_each_row(self):
+        start, x = network().double(), rows(80).double()
+        models = {"a": moved(start, 0.3), "b": moved(start, 0.4, seed=2)}
+        found = compare(models, x, start=start).difference("a", "b", "laziness")
+        with torch.no_grad():
+            phi, f = ([m[:2](x) for m in (*models.values(), start)], [m(x) for m in models.values()])
+        spread = []
+        for i in range(80):
+            keep = torch.arange(80) != i
+            ratios = [laziness_ratio(phi[k][keep], phi[2][keep], f[k][keep]).item() for k in (0, 1)]
+            spread.append(ratios[0] - ratios[1])
+        spread = torch.tensor(spread, dtype=torch.float64)
+        assert found.stderr == pytest.approx(((79 / 80) * (spread - spread.mean()).square().sum()).sqrt().item(), rel=0.1)
+
+    def test_batch_norm_that_has_seen_no_batch(self):
+        """Two networks of which the last layer alone was trained; batch norm saw data in one of them and not in the other."""
+        torch.manual_seed(0)
+        start = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+        seen, unseen, x = copy.deepcopy(start), copy.deepcopy(start), rows(512)
+        seen(x)
+        seen[1].running_mean.copy_(seen[0](x).mean(0).detach())
+        seen[1].running_var.copy_(seen[0](x).var(0).detach())
+        for model in (seen, unseen):
+            nn.init.normal_(model[3].weight)
+        found = compare({"seen": seen, "unseen": unseen}, x, start=start)
+        assert [found.values[name]["laziness"] for name in ("seen", "unseen")] == pytest.approx([1, 1], abs=1e-3)
+        once = compare({"seen": seen, "unseen": unseen}, iter([x]), start=start)
+        assert "laziness" not in once.differences
+        assert "data can be used once" in str(once)
+
+    def test_errors(self):
+        models = {"a": network(), "b": network(1)}
+        with pytest.raises(DataError, match="start: it answers with 5 rows, and the networks with 10"):
+            compare(models, rows(10), start=nn.Sequential(nn.Unflatten(0, (5, 2)), nn.Flatten(1), nn.Linear(16, 3)))
+        with pytest.raises(CheckpointError, match="does not fit"):
+            compare(models, rows(10), start=network(width=7).state_dict())
+
+
+class TestViews:
+    found = ModelComparison(
+        {
+            "lazy": {"low_rank": 0.6, "low_rank_corrected": 0.58, "low_rank_stderr": 0.01, "balanced": 0.5, "laziness": 1.2},
+            "rich": {"low_rank": 0.1, "low_rank_corrected": 0.08, "low_rank_stderr": 0.02, "balanced": 0.1, "laziness": 0.2},
+        },
+        {
+            "low_rank": {("lazy", "rich"): Difference(0.5, 0.01, (0.48, 0.52))},
+            "laziness": {("lazy", "rich"): Difference(1.0, None, None)},
+        },
+        100,
+        ("look\x1b[2J",),
+    )
+
+    def test_figure(self, tmp_path):
+        figure = self.found.plot(tmp_path / "comparison.png")
+        assert (tmp_path / "comparison.png").stat().st_size > 10_000
+        networks, differences, ratios, _ = figure.axes
+        bars = {tuple(segment[:, 0]) for line in networks.collections for segment in line.get_segments()}
+        expected = {(c - 1.96 * e, c + 1.96 * e) for c, e in ((0.58, 0.01), (0.08, 0.02))}
+        assert sorted(bars) == [pytest.approx(ends) for ends in sorted(expected)]
+        (interval,) = differences.collections[0].get_segments()
+        assert interval[:, 0] == pytest.approx([0.48, 0.52])
+        assert [label.get_text() for label in differences.get_yticklabels()] == ["lazy - rich"]
+        assert ratios.get_xlim()[1] > 1.2
+        values = {str(k): {"low_rank": 0.5} for k in range(7)}
+        with pytest.raises(ValueError, match="at most 6 networks, got 7"):
+            ModelComparison(values, {"low_rank": {}}, 1).plot()
+
+    def test_files_and_tables(self, tmp_path):
+        self.found.save(tmp_path / "c.json")
+        assert json.loads((tmp_path / "c.json").read_text())["differences"]["laziness"][0]["value"] == 1.0
+        header, lazy, _ = self.found.to_csv().splitlines()
+        assert header == "network,low_rank,low_rank_corrected,low_rank_stderr,laziness,balanced"
+        assert lazy == "lazy,0.6,0.58,0.01,1.2,0.5"
+        assert r"lazy & 0.6000 & 0.5800 & 0.0100 & 0.5000 & 1.2000 \\" in self.found.to_latex()
+        assert "λ of lazy less that of rich is +1.0000 (no error)" in str(self.found)
+        assert "\x1b" not in str(self.found)
 
 
 def test_classes_that_count_equally():

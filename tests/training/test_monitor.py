@@ -126,7 +126,7 @@ class TestWhatIsMeasured:
             "balanced",
             "output_alignment",
         ):
-            assert light.last(name) == pytest.approx(getattr(r, name), abs=1e-12), name
+            assert light.last(name) == pytest.approx(getattr(r, name), abs=1e-9), name  # rows in another order
 
     def test_full_adds_layers_and_the_way_from_the_start(self):
         model = network()

@@ -17,6 +17,7 @@ DESCRIPTION = """Measure whether a neural network trains in the rich or the lazy
 $ lazyrich demo
 $ lazyrich measure models:build --data data:loader --checkpoint last.pt
 $ lazyrich measure --features f.npy --outputs o.npy --targets y.npy
+$ lazyrich compare models:build early.pt late.pt --data data:loader
 $ lazyrich trace models:build checkpoints/ --data data:loader --out trace
 $ lazyrich report trace
 $ lazyrich measure --help     the options of a command
@@ -80,6 +81,7 @@ def _failed(reason: str, status: int) -> int:
 
 def _commands() -> dict[str, Callable[..., None]]:
     """Name -> command, in the order of the help. They need tyro, so they are imported when it is known to be installed."""
+    from .compare import compare
     from .cost import cost
     from .demo import demo
     from .experiments import experiments
@@ -89,5 +91,5 @@ def _commands() -> dict[str, Callable[..., None]]:
     from .sweep import sweep
     from .trace import trace
 
-    commands = (demo, measure, trace, cost, report, experiments, run, sweep)
+    commands = (demo, measure, compare, trace, cost, report, experiments, run, sweep)
     return {command.__name__: command for command in commands}

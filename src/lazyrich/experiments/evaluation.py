@@ -14,7 +14,7 @@ from ..errors import DegenerateError
 from ..functional import held_out_quality
 from ..measurement.measure import collect, measure
 from ..model.undisturbed import undisturbed
-from ..results.series import Evaluation, evaluate
+from ..results.series import Evaluation, Measured, evaluate
 from .ingredients.data import Data, Split
 from .setup import Loss, Setup
 
@@ -29,12 +29,12 @@ def evaluate_network(network: nn.Module, start: nn.Module, data: Data, setup: Se
     for name, split in (("train", train), ("test", test)):
         values[f"{name}_loss"], values[f"{name}_accuracy"] = _accuracy(network, split, setup.loss, fabric)
 
-    def measured() -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    def measured() -> Measured:
         r = measure(network, (train.inputs, train.labels), head="head", start=start, extra=setup.extra)
         curves = r.curves()
         if setup.held_out and fabric.world_size == 1:
             curves["held_out_quality"] = held_out_quality(r.spectrum, collect(network, (test.inputs, test.labels), head="head"))
-        return r.numbers() | _from_curves(curves, data.num_classes), curves
+        return r.numbers() | _from_curves(curves, data.num_classes), curves, {}
 
     evaluation = evaluate(step, measured, noted=(DegenerateError,))
     return replace(evaluation, values=values | evaluation.values)

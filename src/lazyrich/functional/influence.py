@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..gram.retained_rows import adding_up_to
+
+_FEW = 30  # common rows from which the error of a difference is estimated, unless there are no others
 _NORMAL = 1.959964  # 97.5 % quantile
 
 
@@ -18,11 +23,13 @@ class Influence:
     Attributes:
         moves: (m,) change of D_LR through the row; the variance is the sum of their squares, times what each row stands for.
         stands_for: (m,) see :class:`Design`.
+        keys: (m,) int64, the identity of each row.
         samples: effective number of samples.
     """
 
     moves: Tensor
     stands_for: Tensor
+    keys: Tensor
     samples: float
 
     @property
@@ -50,10 +57,39 @@ class Influence:
         return float(self.moves.square().max()) / self.variance if self.variance else 0.0
 
     def less(self, other: Influence, own: float = 1.0, others: float = 1.0) -> Influence | None:
-        """``own`` times these moves less ``others`` times the other's; None if the rows are not the same."""
-        if len(self.moves) != len(other.moves) or not torch.equal(self.stands_for, other.stands_for):
+        """``own`` times these moves less ``others`` times the other's; None if the two are not of the same rows.
+
+        Where the two have retained different ones among the same rows, the common ones count. Both samples took the same random
+        number for a row, so that it is in both with the smaller of the two probabilities, and stands for the larger number.
+        """
+        mine, theirs = self, other
+        if not torch.equal(self.keys, other.keys):
+            common = np.intersect1d(self.keys.cpu().numpy(), other.keys.cpu().numpy(), return_indices=True)[1:]
+            mine, theirs = self._some(common[0]), other._some(common[1])
+        enough = len(mine.moves) >= min(_FEW, len(self.moves), len(other.moves))
+        if not enough or not math.isclose(self.samples, other.samples, rel_tol=1e-6):
             return None
-        return Influence(own * self.moves - others * other.moves, self.stands_for, self.samples)
+        moves = own * mine.moves.double() - others * theirs.moves.double()
+        stands_for = torch.maximum(mine.stands_for, theirs.stands_for).double()
+        return Influence(moves, adding_up_to(float(self.stands_for.double().sum()), stands_for), mine.keys, self.samples)
+
+    def joined(self, other: Influence) -> Influence:
+        """The moves of both, whose rows are independent: the variance is the sum of the two."""
+        parts = [torch.cat([getattr(one, name) for one in (self, other)]) for name in ("moves", "stands_for", "keys")]
+        return Influence(*parts, samples=self.samples + other.samples)
+
+    def _some(self, rows: np.ndarray) -> Influence:
+        index = torch.from_numpy(rows).to(self.keys.device)
+        return Influence(self.moves[index], self.stands_for[index], self.keys[index], self.samples)
+
+    def stored(self) -> Influence:
+        """The same on the CPU, rounded to float32, in which it is stored."""
+        return replace(self, moves=self.moves.float().cpu(), stands_for=self.stands_for.float().cpu(), keys=self.keys.cpu())
+
+
+def known_influences(**estimates: Any) -> dict[str, Influence]:
+    """Measure -> influence, of those estimates that have one."""
+    return {name: of.influence for name, of in estimates.items() if of.influence is not None}
 
 
 def interval(value: float, stderr: float, freedom: float) -> tuple[float, float]:

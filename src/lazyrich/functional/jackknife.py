@@ -158,7 +158,8 @@ def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife:
         return Jackknife(note="no error, because D_LR without one of the samples cannot be computed")
     curvature = (without - value - delta * slope) / delta.square()
     bias = design.total(w.square() * design.factor * (curvature - _curvature_of_strata(rows, value, power)))
-    influence = Influence(design.moves((value - without) / delta), design.stands_for, n)
+    moves = design.moves((value - without) / delta)
+    influence = Influence(moves, design.stands_for, sample.retained.sample.keys[: len(moves)], n)
     # The jackknife counts the second-order variance twice; at least half remains (Efron & Stein 1981, Ann. Stat. 9).
     variance, second_order = influence.variance, float(value.square() * _second_order_variance(rows, power))
     stderr = max(variance - second_order, variance / 2) ** 0.5

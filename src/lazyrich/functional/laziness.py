@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from ..errors import DegenerateError
 from ..gram import Gram
-from .influence import interval
+from .influence import Influence, interval
 from .low_rank import LowRankEstimate, Reference, low_rank_measure
 
 NO_ROOM = 0.05  # under this D_LR, the features of the start leave no room between lazy and rich
@@ -24,12 +24,14 @@ class LazinessEstimate:
         corrected: ratio of the bias-corrected values; None where one of the two has none.
         stderr: standard error; None where the two were not estimated on the same retained rows.
         interval: 95 % interval around ``corrected``.
+        influence: of the retained rows, from which errors of differences follow.
     """
 
     value: float
     corrected: float | None = None
     stderr: float | None = None
     interval: tuple[float, float] | None = None
+    influence: Influence | None = field(default=None, repr=False, compare=False)
 
 
 def laziness_estimate(now: LowRankEstimate, start: LowRankEstimate) -> LazinessEstimate:
@@ -51,7 +53,7 @@ def laziness_estimate(now: LowRankEstimate, start: LowRankEstimate) -> LazinessE
     if relative is None:
         return LazinessEstimate(value, corrected)
     stderr = relative.variance**0.5
-    return LazinessEstimate(value, corrected, stderr, interval(corrected, stderr, relative.freedom))
+    return LazinessEstimate(value, corrected, stderr, interval(corrected, stderr, relative.freedom), relative)
 
 
 def laziness_ratio(

@@ -69,11 +69,17 @@ class Accumulator:
         for one in together:
             one._together = together
 
-    def _add(self, batch: Mapping[str, Tensor | None], weights: Tensor | None, strata: Tensor | None = None) -> None:
+    def _add(
+        self,
+        batch: Mapping[str, Tensor | None],
+        weights: Tensor | None,
+        strata: Tensor | None = None,
+        numbers: Tensor | None = None,
+    ) -> None:
         """Add a batch; nothing changes if an error is raised."""
         if len(self._together) > 1:
             raise DataError("this is filled together with others: pass the rows of all of them to update_together")
-        _add_together([self], [batch], weights, strata)
+        _add_together([self], [batch], weights, strata, numbers)
 
     def _checked(self, batch: Mapping[str, Tensor | None], weights: Tensor | None, strata: Tensor | None) -> _Checked:
         blocks = {name: x for name, x in batch.items() if x is not None}
@@ -267,13 +273,14 @@ def update_together(
     batches: Sequence[Mapping[str, Tensor | None]],
     weights: Tensor | None = None,
     strata: Tensor | None = None,
+    numbers: Tensor | None = None,
 ) -> None:
     """Add a batch to accumulators that are filled together (see :meth:`Accumulator.fill_together`), in their order.
 
     Args:
         batches: for each of them its blocks by name, with the same number of rows.
         weights: (n,) not negative, of any scale.
-        strata: (n,) int64.
+        strata, numbers: (n,) int64, as for :meth:`lazyrich.Gram.update`.
 
     Raises:
         DataError, NonFiniteError, TypeError: as for :meth:`lazyrich.Gram.update`; nothing changes then.
@@ -282,7 +289,7 @@ def update_together(
         raise DataError("call fill_together once, with the same accumulators in the same order")
     if len({len(x) for batch in batches for x in batch.values() if x is not None}) > 1:
         raise DataError("all blocks must have the same number of rows")
-    _add_together(sums, batches, weights, strata)
+    _add_together(sums, batches, weights, strata, numbers)
 
 
 def _add_together(
@@ -290,6 +297,7 @@ def _add_together(
     batches: Sequence[Mapping[str, Tensor | None]],
     weights: Tensor | None,
     strata: Tensor | None,
+    numbers: Tensor | None,
 ) -> None:
     every = [one._checked(batch, weights, strata) for one, batch in zip(sums, batches, strict=True)]
     for one, batch in zip(sums, every, strict=True):
@@ -298,5 +306,5 @@ def _add_together(
     if weights is not None and bool((weights == 0).any()):
         positive = (weights > 0).nonzero().flatten()
         weights, rows = weights[positive], [[x[positive.to(x.device)] for x in blocks] for blocks in rows]
-        strata = None if strata is None else strata[positive.to(strata.device)]
-    append([one._state for one in sums], rows, weights, strata)
+        strata, numbers = (None if x is None else x[positive.to(x.device)] for x in (strata, numbers))
+    append([one._state for one in sums], rows, weights, strata, numbers)

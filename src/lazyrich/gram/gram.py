@@ -37,8 +37,8 @@ class Gram(Accumulator):
 
     Args:
         retain: number of rows that are retained for the jackknife. They are chosen by their size and by a hash of their content
-            (:mod:`lazyrich.gram.retained_rows`), so the choice depends neither on the sizes of the batches nor on a random
-            generator. With ``0`` there are no error bars.
+            (:mod:`lazyrich.gram.retained_rows`) or number, so the choice depends neither on the sizes of the batches nor on a
+            random generator. With ``0`` there are no error bars.
         strata: number of strata. The rows of each are then a sample of their own, as where classes are weighed to count equally.
         num_outputs: the number of outputs that the block of outputs represents, if they were compressed to fewer columns with the
             same inner products (see ``functional.compressed_head``).
@@ -77,6 +77,7 @@ class Gram(Accumulator):
         targets: Tensor | None = None,
         weights: Tensor | None = None,
         strata: Tensor | None = None,
+        numbers: Tensor | None = None,
     ) -> None:
         """Add a batch. If an error is raised, the Gram stays as it was.
 
@@ -86,13 +87,16 @@ class Gram(Accumulator):
             targets: (n, T), one-hot or real.
             weights: (n,) not negative. Only their ratios matter; none may exceed 1e100.
             strata: (n,) int64, the stratum of each row.
+            numbers: (n,) int64, not 0, which identify the rows. Which rows are retained then depends on them in place of the
+                content, so that Grams of the same rows at several times retain nearly the same ones, and differences of their
+                estimates have paired errors.
 
         Raises:
             NonFiniteError: NaN or infinity in the batch. On an accelerator it is raised when the sums are read.
             DataError: lengths or widths that do not match, or weights that are negative or not finite.
             TypeError: features or outputs that are not floating point.
         """
-        self._add({"features": features, "outputs": outputs, "targets": targets}, weights, strata)
+        self._add({"features": features, "outputs": outputs, "targets": targets}, weights, strata, numbers)
 
     def merge(self, other: Gram) -> Gram:
         """Add what ``other`` has seen (another process, an earlier run) to this Gram, and return this Gram.

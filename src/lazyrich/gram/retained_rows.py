@@ -1,9 +1,12 @@
 """Rows that are retained for the error bars: a random sample in which large rows are surely contained.
 
-Every row has a *size*, and a random number u in (0, 1] that is a hash of its content. The rows of the largest *priority*, size/u,
+Every row has a *size*, and a random number u in (0, 1] from its *key*, a hash. The rows of the largest *priority*, size/u,
 are retained, and the largest priority that was turned away is the threshold τ. A row of size z is then retained with probability
 min(1, z/τ), and sums over all rows are estimated without bias from the retained ones (priority sampling; Duffield, Lund, Thorup
 2007, J. ACM 54). Neither the order of the rows nor their batches or processes matter, and two samples merge into one.
+
+The key is a hash of the row's content, or of a number that identifies the row. Two samples of the same rows with the same keys
+and other sizes share their u, so that they have most rows in common: a row is in both with the smaller of its probabilities.
 """
 
 from __future__ import annotations
@@ -28,12 +31,14 @@ class Rows:
         small: (m, s) all other blocks, float64.
         weights: (m,) float64.
         strata: (m,) int64, the stratum that each row was drawn from; 0 where there is one.
+        keys: (m,) int64, the identity of each row.
     """
 
     features: Tensor
     small: Tensor
     weights: Tensor
     strata: Tensor
+    keys: Tensor
 
 
 @dataclass(eq=False)
@@ -151,10 +156,7 @@ class RetainedRows:
 
         It is the inverse of the probability to be retained; where that is below 1, such that all add up to the number of rows.
         """
-        probability = self.sample.inclusion()
-        surely = probability >= 1
-        others = torch.where(surely, 0.0, 1 / probability)
-        return torch.where(surely, 1.0, others * ((self.num_rows - surely.sum()) / others.sum()))
+        return adding_up_to(self.num_rows, 1 / self.sample.inclusion())
 
     def first(self, count: int) -> RetainedRows:
         """The first rows, which are a sample of the same kind."""
@@ -162,21 +164,37 @@ class RetainedRows:
         return RetainedRows(blocks, self.weights[:count], self.sample.first(count), self.num_rows)
 
 
-def uniforms(*blocks: Tensor, seen: int = 0) -> Tensor:
-    """(m,) float64 in (0, 1]: a hash of the rounded content of each row, from a few columns of each (m, width) block.
+def adding_up_to(total: float, stands_for: Tensor) -> Tensor:
+    """(m,) the same where it is 1, because the row is surely retained; the others are scaled, so that all add up to a total."""
+    surely = stands_for <= 1
+    others = torch.where(surely, 0.0, stands_for)
+    return torch.where(surely, 1.0, others * ((total - surely.sum()) / others.sum()))
 
-    Rows of the same content among these get different numbers, for otherwise all of them would be retained or none. Which one
+
+def uniforms(keys: Tensor) -> Tensor:
+    """(m,) float64 in (0, 1] from the keys, which are hashes."""
+    return ((keys >> 11) & (2**53 - 1)).double().add_(1.0).mul_(2.0**-53)
+
+
+def number_keys(numbers: Tensor) -> Tensor:
+    """(m,) int64: a hash of each number, which differs where the numbers differ; 0 for 0."""
+    return _mixed(numbers)
+
+
+def content_keys(*blocks: Tensor, seen: int = 0) -> Tensor:
+    """(m,) int64: a hash of the rounded content of each row, from a few columns of each (m, width) block.
+
+    Rows of the same content among these get different keys, because otherwise all of them would be retained or none. Which one
     gets which does not matter, because they are equal.
 
     Args:
-        seen: how many rows came before, so that equal rows of other blocks get other numbers too.
+        seen: how many rows came before, so that equal rows of other blocks get other keys too.
     """
     few = torch.cat([_few_columns(x) for x in blocks], dim=1)
     mantissa, exponent = torch.frexp(few)
     words = (mantissa * _DIGITS).round_().long().add_(exponent, alpha=4 * _DIGITS)
     odd = 2 * _mixed(torch.arange(1, few.shape[1] + 1, device=few.device)) + 1
-    hashes = _distinguished(_mixed(words.mul_(odd).sum(1)), seen)
-    return ((hashes >> 11) & (2**53 - 1)).double().add_(1.0).mul_(2.0**-53)
+    return _distinguished(_mixed(words.mul_(odd).sum(1)), seen)
 
 
 def _few_columns(x: Tensor) -> Tensor:

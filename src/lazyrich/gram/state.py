@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .moments import Moments
-from .retained_rows import Rows, RowSample, uniforms
+from .retained_rows import Rows, RowSample, content_keys, number_keys, uniforms
 
 BLOCK_ROWS = 1024  # rows that are summed at a time
 ON_CPU = ("counts", "pending_weights")  # on the CPU whatever the device of the rows
@@ -64,6 +64,7 @@ class State:
         strata_rows: (strata,) float64, the number of summed rows of each stratum; empty if there is one.
         moments: the sums over rows.
         pending: ``BLOCK_ROWS`` slots for rows that are not summed yet. Their weights are on the CPU, where they are added up.
+            A key of 0 means that it follows from the content.
         retained: a random sample of the summed rows, large ones with a larger probability.
     """
 
@@ -88,8 +89,8 @@ class State:
         with torch.inference_mode(False):  # whatever is added later is written into these tensors
 
             def rows(count: int) -> dict[str, Tensor]:
-                blocks = {"features": zeros(count, p, dtype=dtype), "small": zeros(count, s)}
-                return blocks | {"weights": zeros(count), "strata": zeros(count, dtype=torch.int64)}
+                blocks = {"features": zeros(count, p, dtype=dtype), "small": zeros(count, s), "weights": zeros(count)}
+                return blocks | {name: zeros(count, dtype=torch.int64) for name in ("strata", "keys")}
 
             pending = rows(BLOCK_ROWS)
             return cls(
@@ -173,7 +174,14 @@ class State:
 
     # --- filling -------------------------------------------------------------------------------------------------
 
-    def hold(self, features: Tensor, others: list[Tensor], weights: Tensor | None, strata: Tensor | None) -> None:
+    def hold(
+        self,
+        features: Tensor,
+        others: list[Tensor],
+        weights: Tensor | None,
+        strata: Tensor | None,
+        numbers: Tensor | None,
+    ) -> None:
         """Add rows to the pending ones, which have room for them."""
         first = int(self.counts["pending_rows"])
         slots = slice(first, first + len(features))
@@ -184,12 +192,13 @@ class State:
         self.pending.weights[slots] = 1.0 if weights is None else weights
         if strata is not None:
             self.pending.strata[slots].copy_(strata, non_blocking=True)
+        self.pending.keys[slots] = 0 if numbers is None else number_keys(numbers.to(self.device, non_blocking=True))
         self.counts["pending_rows"] += len(features)
 
     def _sum(self) -> tuple[RowSample, Tensor]:
         """Sum the pending rows; they come back with how large they are, and the power of two that divides their features."""
         counts, count = self.counts, int(self.counts["pending_rows"])
-        features, small, weights, strata = (x[:count] for x in vars(self.pending).values())
+        features, small, weights, strata, keys = (x[:count] for x in vars(self.pending).values())
         there = weights.to(self.device, non_blocking=True)
         if not counts["num_rows"]:
             self.moments.pilot.copy_(self.moments.mean(features, small, there))
@@ -205,7 +214,7 @@ class State:
         counts["num_rows"] += count
         counts["pending_rows"] = 0
         nothing = self.retained.threshold.new_zeros(())
-        return RowSample(features, small, there, strata, sizes=relative, priorities=relative, threshold=nothing), back
+        return RowSample(features, small, there, strata, keys, sizes=relative, priorities=relative, threshold=nothing), back
 
     # --- merging -------------------------------------------------------------------------------------------------
 
@@ -235,7 +244,11 @@ class State:
 
 
 def append(
-    states: Sequence[State], rows: Sequence[list[Tensor]], weights: Tensor | None = None, strata: Tensor | None = None
+    states: Sequence[State],
+    rows: Sequence[list[Tensor]],
+    weights: Tensor | None = None,
+    strata: Tensor | None = None,
+    numbers: Tensor | None = None,
 ) -> None:
     """Add the same rows to states that are filled together. Each ``BLOCK_ROWS`` rows are summed at once.
 
@@ -252,6 +265,7 @@ def append(
                 [x[some] for x in others],
                 None if weights is None else weights[some],
                 None if strata is None else strata[some],
+                None if numbers is None else numbers[some],
             )
         start += count
         if states[0].counts["pending_rows"] == BLOCK_ROWS:
@@ -267,12 +281,14 @@ def flush(states: Sequence[State]) -> None:
     if count := int(first.counts["pending_rows"]):
         with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
             seen = int(first.counts["num_rows"])
-            content = uniforms(first.pending.features[:count], first.pending.small[:count], seen=seen)
+            content = content_keys(first.pending.features[:count], first.pending.small[:count], seen=seen)
+            keys = torch.where(first.pending.keys[:count] == 0, content, first.pending.keys[:count])
             summed = [state._sum() for state in states]
             relative = torch.stack([rows.sizes.to(first.device) for rows, _ in summed]).amax(0)
             sizes = (summed[0][0].weights * (1.0 + relative)).clamp(max=_LARGEST_SIZE)
             for state, (rows, back) in zip(states, summed, strict=True):
-                rows.sizes, rows.priorities = sizes.to(state.device), (sizes / content).to(state.device)
+                rows.keys.copy_(keys)
+                rows.sizes, rows.priorities = sizes.to(state.device), (sizes / uniforms(keys)).to(state.device)
                 state.retained.offer(rows, lambda y, state=state, back=back: state.moments.restored(y, back))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,19 +15,22 @@ from torch import Tensor, nn
 from .._support.processes import Processes
 from ..errors import DataError, HeadError, RankWarning
 from ..functional import low_rank_estimate
-from ..functional.influence import interval
-from ..functional.low_rank import LowRankEstimate, Reference
+from ..functional.influence import Influence, known_influences
 from ..gram import RETAINED_ROWS, Gram, update_together
-from ..model.batches import IGNORED_LABEL, Forward
+from ..model.batches import IGNORED_LABEL, Forward, is_one_shot
 from ..model.calls import MANY_OUTPUTS
+from ..model.copying import copied_model
 from ..model.linear import unwrapped
+from ..model.redraw import new_norms
 from ..model.rows import Layout, RowChoice
 from ..model.undisturbed import undisturbed
-from ..results.comparison import Difference, ModelComparison
+from ..results.comparison import ModelComparison, difference_of
+from .laziness import Denominators, laziness_of, of_start
 from .measure import one_pass_of
 from .one_pass import Known, OnePass, Part, class_weights
+from .start import StartNetwork, settled_copy, start_network
 
-REFERENCES: dict[str, Reference] = {"low_rank": "projection", "balanced": "balanced"}
+MEASURES = ("low_rank", "balanced", "laziness")  # of which there are differences
 
 
 def compare(
@@ -39,6 +43,7 @@ def compare(
     targets: Callable[[Any], Tensor] | None = None,
     ignore_index: int = IGNORED_LABEL,
     layout: Layout | None = None,
+    start: nn.Module | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     num_samples: int | None = None,
     sample_weights: Tensor | None = None,
     class_balanced: bool = False,
@@ -54,6 +59,8 @@ def compare(
     Args:
         models: name -> network; at least two. They may differ in everything but the data that they take.
         head: the head's dotted name in all networks, or a mapping of the networks' names to it.
+        start: one start of training for all: a module, or a state dict or the path of a checkpoint that fits the first network.
+            Adds λ, the laziness ratio, and its differences.
         data, rows, forward, targets, ignore_index, layout, num_samples, sample_weights, class_balanced, device, progress: as for
             :func:`lazyrich.measure`.
 
@@ -63,7 +70,7 @@ def compare(
     Raises:
         TypeError, ValueError: models that are no mapping of at least two modules.
         DataError: networks that answer with different numbers of rows, or with too many outputs; or as :func:`lazyrich.measure`.
-        HeadError, NonFiniteError, DegenerateError: as for :func:`lazyrich.measure`.
+        HeadError, NonFiniteError, DegenerateError, CheckpointError: as for :func:`lazyrich.measure`.
 
     Example:
         A network and its copy do not differ, and neither does the error of the difference:
@@ -94,8 +101,10 @@ def compare(
         leading = replace(passes.pop(first), num_samples=num_samples, sample_weights=sample_weights, progress=progress)
         if class_balanced:
             leading = replace(leading, class_weights=class_weights(leading))
-        grams, per_position = _filled(first, leading, passes)
-    return _compared(grams, per_position)
+        starts, note = _starts(start, networks, leading, stack)
+        grams, then, per_position = _filled(first, leading, passes, starts)
+    beginning = {} if start is None else {name: of_start(then.get(name), note) for name in networks}
+    return _compared(grams, beginning, per_position)
 
 
 def _networks(models: Any) -> dict[str, nn.Module]:
@@ -108,9 +117,35 @@ def _networks(models: Any) -> dict[str, nn.Module]:
     return {str(name): unwrapped(model) for name, model in models.items()}
 
 
-def _filled(first: str, leading: OnePass, others: dict[str, OnePass]) -> tuple[dict[str, Gram], bool]:
-    """A Gram for each network, which retain the same rows; and whether rows are positions of samples."""
+def _starts(
+    start: Any, networks: dict[str, nn.Module], leading: OnePass, stack: ExitStack
+) -> tuple[dict[str, StartNetwork], str | None]:
+    """For each network what gives the features of the start, or a note why nothing does.
+
+    Networks share it, unless batch norm of the start has seen no batch, and that of some of them has.
+    """
+    if start is None:
+        return {}, None
+    network = start_network(start, leading.model)
+    network = copied_model(network) if any(network is other for other in networks.values()) else network
+    stack.enter_context(undisturbed(network, None, leading.device))
+    new = {name: tuple(new_norms(network, model)) for name, model in networks.items()}
+    if any(new.values()) and is_one_shot(leading.data):
+        return {}, "no laziness ratio: batch norm of the start has seen no batch, and data can be used once; pass a DataLoader"
+    sources: dict[tuple[str, ...], StartNetwork] = {}
+    for name, norms in new.items():
+        if norms not in sources:
+            settled = settled_copy(network, replace(leading, model=networks[name])) if norms else network
+            sources[norms] = StartNetwork(settled, leading)
+    return {name: sources[norms] for name, norms in new.items()}, None
+
+
+def _filled(
+    first: str, leading: OnePass, others: dict[str, OnePass], starts: dict[str, StartNetwork]
+) -> tuple[dict[str, Gram], dict[str, Gram], bool]:
+    """Grams that retain the same rows: of each network, and of the start with its outputs; and whether rows are positions."""
     grams: dict[str, Gram] = {}
+    then: dict[str, Gram] = {}
     known: dict[str, Known] = {}
     per_position = False
     for part in leading.parts("comparing"):
@@ -121,22 +156,44 @@ def _filled(first: str, leading: OnePass, others: dict[str, OnePass]) -> tuple[d
             _must_fit(name, one, first, part)
         if not grams:
             retain = 0 if per_position else RETAINED_ROWS
-            grams = {name: replace(one, num_strata=part.num_strata).empty_gram(retain=retain) for name, one in parts.items()}
-            grams[first].fill_together(*list(grams.values())[1:])
+            like = {name: replace(one, num_strata=part.num_strata) for name, one in parts.items()}
+            grams = {name: one.empty_gram(retain=retain) for name, one in like.items()}
+            then = {name: like[name].empty_gram(retain=retain) for name in starts}
+            grams[first].fill_together(*[*grams.values(), *then.values()][1:])
         blocks = [{"features": one.rows.features, "outputs": one.outputs} for one in parts.values()]
-        update_together(list(grams.values()), blocks, part.weights, part.strata)
+        begun = {source: _begun(source, part) for source in starts.values()}
+        for name, source in starts.items():
+            own = parts[name]
+            blocks.append({"features": begun[source].to(own.rows.features.dtype), "outputs": own.outputs})
+        update_together([*grams.values(), *then.values()], blocks, part.weights, part.strata)
     if not grams or not grams[first].count:
         raise DataError("data gave no samples; pass a DataLoader, a list of batches or tensors")
-    return grams, per_position
+    return grams, then, per_position
+
+
+def _begun(source: StartNetwork, part: Part) -> Tensor:
+    """(n, p) features of the start for a part."""
+    with _named("start"):
+        features = source.rows(part, None)[0]
+        if len(features) != len(part.rows.features):
+            raise DataError(f"it answers with {len(features)} rows, and the networks with {len(part.rows.features)}")
+    return features
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """An error says which network it was."""
+    try:
+        yield
+    except (HeadError, DataError, RuntimeError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _again(name: str, one_pass: OnePass, part: Part, known: Known | None) -> Part:
-    """The rows of another network for a batch; an error says which network it was."""
+    """The rows of another network for a batch."""
     alone = replace(one_pass, data=[part.batch.item], head=known or one_pass.head)
-    try:
+    with _named(repr(name)):
         then = next(iter(alone.parts("comparing")), None)
-    except (HeadError, DataError, RuntimeError) as error:
-        raise type(error)(f"{name!r}: {error}") from error
     if then is None:
         raise DataError(f"{name!r} gave no rows for a batch for which another network did")
     return replace(then, rows=then.rows.first(part.rows.samples), outputs=then.outputs[: len(part.outputs)])
@@ -152,35 +209,34 @@ def _must_fit(name: str, one: Part, first: str, part: Part) -> None:
         raise DataError(f"{name!r} has {one.outputs.shape[1]:,} outputs; at most {MANY_OUTPUTS:,} can be compared")
 
 
-def _compared(grams: dict[str, Gram], per_position: bool) -> ModelComparison:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RankWarning)  # the note has it
-        estimates = {
-            measure: {name: low_rank_estimate(gram, reference=reference) for name, gram in grams.items()}
-            for measure, reference in REFERENCES.items()
-        }
-    values: dict[str, dict[str, float]] = {name: {} for name in grams}
+def _compared(grams: dict[str, Gram], beginning: dict[str, Denominators], per_position: bool) -> ModelComparison:
+    values: dict[str, dict[str, float]] = {}
+    influences: dict[str, dict[str, Influence]] = {}
     notes = [
         "each row is a position of an input; positions of one input are not independent, so no error is given"
     ] * per_position
-    for measure, found in estimates.items():
-        for name, estimate in found.items():
-            numbers = {measure: estimate.value, f"{measure}_corrected": estimate.corrected, f"{measure}_stderr": estimate.stderr}
-            values[name] |= {key: value for key, value in numbers.items() if value is not None}
-            if measure == "low_rank" and not per_position:
-                notes += [f"{name}: {note}" for note in (estimate.warning, estimate.note) if note]
+    for name, gram in grams.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RankWarning)  # the note has it
+            estimate, balanced = low_rank_estimate(gram), low_rank_estimate(gram, reference="balanced")
+        laziness = laziness_of(estimate, balanced.value, beginning.get(name))
+        numbers = {
+            "low_rank": estimate.value, "low_rank_corrected": estimate.corrected, "low_rank_stderr": estimate.stderr,
+            "balanced": balanced.value, "balanced_corrected": balanced.corrected, "balanced_stderr": balanced.stderr,
+        }  # fmt: skip
+        values[name] = {key: value for key, value in numbers.items() if value is not None} | laziness.numbers()
+        influences[name] = known_influences(low_rank=estimate, balanced=balanced, laziness=laziness)
+        why = [] if per_position else [estimate.warning, estimate.note]
+        notes += [f"{name}: {note}" for note in (*why, *laziness.notes) if note]
     names = list(grams)
     pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]]
-    differences = {measure: {(a, b): _difference(found[a], found[b]) for a, b in pairs} for measure, found in estimates.items()}
-    return ModelComparison(values, differences, grams[names[0]].count, tuple(notes))
-
-
-def _difference(first: LowRankEstimate, second: LowRankEstimate) -> Difference:
-    """The difference of two estimates on the same rows: of the corrected values, where both have one."""
-    if first.corrected is None or second.corrected is None or first.influence is None or second.influence is None:
-        return Difference(first.value - second.value, None, None)
-    value, moves = first.corrected - second.corrected, first.influence.less(second.influence)
-    if moves is None:
-        return Difference(value, None, None)
-    stderr = moves.variance**0.5
-    return Difference(value, stderr, interval(value, stderr, moves.freedom))
+    differences = {
+        measure: {
+            (a, b): difference_of(measure, (values[a], influences[a]), (values[b], influences[b]))
+            for a, b in pairs
+            if measure in values[a] and measure in values[b]
+        }
+        for measure in MEASURES
+    }
+    known = {measure: found for measure, found in differences.items() if found}
+    return ModelComparison(values, known, grams[names[0]].count, tuple(notes))

@@ -61,7 +61,7 @@ class KeptStart:
                 raise DataError(f"the features of the start take over {KEPT_BYTES / 2**30:g} GiB: pass a smaller num_samples=")
         if not all(bool(torch.isfinite(x).all()) for x in (*features, *settled)):
             raise DataError("the features of the start are not finite")
-        return cls(tuple(features), tuple(settled if copy is not None else features), norms, probe.digest())
+        return cls(tuple(features), tuple(settled if copy is not None else features), norms, probe.batches.digest)
 
     def sums(self, one_pass: OnePass) -> StartSums:
         """Empty sums for another pass over the probe set."""

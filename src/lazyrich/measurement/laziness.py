@@ -13,6 +13,7 @@ from torch import nn
 
 from ..errors import DataError, DegenerateError, RankWarning
 from ..functional import LowRankEstimate, low_rank_estimate, low_rank_measure
+from ..functional.influence import Influence
 from ..functional.laziness import LazinessEstimate, laziness_estimate, with_room
 from ..functional.low_rank import Reference, sketched_low_rank
 from ..gram import Gram
@@ -55,6 +56,7 @@ class Laziness:
         balanced: of the balanced reference.
         source: where the denominators are from.
         notes: why values are missing.
+        influence: of the projection with the start itself.
     """
 
     value: float | None = None
@@ -64,6 +66,7 @@ class Laziness:
     balanced: float | None = None
     source: Literal["start", "redraws"] | None = None
     notes: tuple[str, ...] = ()
+    influence: Influence | None = None
 
     def numbers(self) -> dict[str, float]:
         """The numbers by their names in the catalogue; what is undefined is left out."""
@@ -72,15 +75,15 @@ class Laziness:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def of_start(start: StartSums) -> Denominators:
-    """The denominators of the start's own features."""
-    if start.gram is None:
-        return Denominators({}, "start", () if start.note is None else (start.note,))
+def of_start(gram: Gram | None, note: str | None = None) -> Denominators:
+    """The denominators of the start's own features, with the outputs now; or a note why there are none."""
+    if gram is None:
+        return Denominators({}, "start", () if note is None else (note,))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RankWarning)  # of the outputs, which are those of the measured network
-            estimate = low_rank_estimate(start.gram)
-        values: dict[Reference, list[float]] = {reference: [_low_rank(start.gram, reference)] for reference in REFERENCES}
+            estimate = low_rank_estimate(gram)
+        values: dict[Reference, list[float]] = {reference: [_low_rank(gram, reference)] for reference in REFERENCES}
         return Denominators(values, "start", estimate=estimate)
     except DegenerateError as error:
         return Denominators({}, "start", (f"no laziness ratio: at the start, {error}",))
@@ -139,7 +142,9 @@ def laziness_of(now: LowRankEstimate, balanced: float, start: Denominators | Non
     draws = start.values.get("projection", [])
     spread = statistics.stdev(now.value / draw for draw in draws) if len(draws) > 1 else None
     stderr = result.stderr if start.estimate is not None else spread
-    return Laziness(result.value, result.corrected, stderr, result.interval, ratio, start.source, tuple(notes))
+    return Laziness(
+        result.value, result.corrected, stderr, result.interval, ratio, start.source, tuple(notes), result.influence
+    )  # fmt: skip
 
 
 def layer_laziness(low_rank: float, start: NarrowGram | None) -> float | None:

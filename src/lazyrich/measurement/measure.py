@@ -28,6 +28,7 @@ from .kept import KeptStart
 from .laziness import of_redraws
 from .narrow import narrowed
 from .one_pass import OnePass, class_weights
+from .probe import ProbeBatches
 from .reading import layer_notes, read_head, read_layers
 from .start import StartSums, start_network, sums_of_network
 from .sums import Agreement, HeadSums, LayerSums
@@ -275,7 +276,8 @@ def one_pass_of(
     if layout not in (None, *get_args(Layout)):
         raise ValueError(f"layout must be one of {', '.join(get_args(Layout))}, got {layout!r}")
     reader = Reader(rows, ignore_index, layout)
-    return OnePass(model, data, device, processes, head, reader, forward=forward, targets=targets)
+    rows_id = int(data.digest[:8], 16) if isinstance(data, ProbeBatches) else None
+    return OnePass(model, data, device, processes, head, reader, forward=forward, targets=targets, rows_id=rows_id)
 
 
 def _filled(one_pass: OnePass, layers: Layers | None, beginning: StartSums | None) -> tuple[HeadSums, LayerSums | None]:

@@ -55,6 +55,7 @@ class Part:
         weights: (n,) or None.
         strata: (n,) the class of each row where classes are weighed to count equally, else None.
         num_strata: how many classes there are then, else 0.
+        numbers: (n,) int64, not 0, which identify the rows in every pass over these data; None where they may be others.
         batch: the batch itself.
         layers: what the layers were given.
         note: what a reader of the numbers must know.
@@ -68,6 +69,7 @@ class Part:
     weights: Tensor | None
     strata: Tensor | None
     num_strata: int
+    numbers: Tensor | None
     batch: Batch
     layers: LayerInputs | None = None
     note: str | None = None
@@ -96,6 +98,7 @@ class OnePass:
         sample_weights: (n,) in the order of this process's rows.
         class_weights: (classes,) the weight of each class.
         forward, targets: what runs the model, and what gives the targets of a batch, in place of the usual.
+        rows_id: identifies the rows of these data, if every pass sees the same ones in the same order; 32 bits.
     """
 
     model: nn.Module
@@ -110,6 +113,7 @@ class OnePass:
     forward: Forward | None = None
     targets: Callable[[Any], Tensor] | None = None
     progress: bool = False
+    rows_id: int | None = None
 
     def parts(self, text: str, layers: Layers | None = None) -> Iterator[Part]:
         """Goes through the data once.
@@ -189,6 +193,7 @@ class OnePass:
             weights=self._weights(rows, seen, strata),
             strata=strata,
             num_strata=0 if self.class_weights is None else len(self.class_weights),
+            numbers=self._numbers(rows, seen),
             batch=batch,
             layers=inputs,
             note=note,
@@ -205,6 +210,13 @@ class OnePass:
         if len(outside):
             raise DataError(f"class_balanced=True: label {int(outside[0])} is not a class that the first pass saw")
         return labels
+
+    def _numbers(self, rows: BatchRows, seen: int) -> Tensor | None:
+        """(n,) the number of each row among those of all processes, and in the upper half what identifies the data."""
+        if self.rows_id is None:
+            return None
+        numbers = torch.arange(seen, seen + len(rows.features)) * self.processes.size + self.processes.rank
+        return numbers + ((self.rows_id >> 1) << 32) + 1
 
     def _weights(self, rows: BatchRows, seen: int, classes: Tensor | None) -> Tensor | None:
         count, weights = len(rows.features), None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,9 +17,23 @@ from ..model.batches import Batch, raw_bytes, rows_of, sampler_of
 from .one_pass import OnePass, Part
 
 
+class ProbeBatches(list[Any]):
+    """Batches that nobody else holds and that do not change, so that the number of a row identifies it."""
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of all tensors of the batches: of their dtypes, shapes and values."""
+        parts = hashlib.sha256()
+        for k, x in enumerate(x for batch in self for x in tensors_in(batch)):
+            x = x if x.layout == torch.strided else x.to_dense()
+            parts.update((b"\0" if k else b"") + f"{x.dtype}{tuple(x.shape)}".encode() + b"\0")
+            parts.update(raw_bytes(x))
+        return parts.hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Probe:
-    """Batches that nobody else holds.
+    """A probe set.
 
     Attributes:
         batches: as the data have them.
@@ -26,18 +41,9 @@ class Probe:
         samples: how many samples count.
     """
 
-    batches: list[Any]
+    batches: ProbeBatches
     limit: int | None
     samples: int
-
-    def digest(self) -> str:
-        """A digest of all tensors of the batches: of their dtypes, shapes and values."""
-        parts = hashlib.sha256()
-        for k, x in enumerate(x for batch in self.batches for x in tensors_in(batch)):
-            x = x if x.layout == torch.strided else x.to_dense()
-            parts.update((b"\0" if k else b"") + f"{x.dtype}{tuple(x.shape)}".encode() + b"\0")
-            parts.update(raw_bytes(x))
-        return parts.hexdigest()[:16]
 
 
 def probe_set(one_pass: OnePass, num_samples: int) -> Probe:
@@ -54,7 +60,7 @@ def probe_set(one_pass: OnePass, num_samples: int) -> Probe:
     shared = processes.size > 1 and not isinstance(sampler_of(one_pass.data), DistributedSampler)
     alone = replace(one_pass, num_samples=num_samples, progress=False)
     alone = replace(alone, processes=Processes(False)) if shared else alone
-    batches: list[Any] = []
+    batches = ProbeBatches()
     samples, limit = 0, None
     for part in alone.parts("drawing a probe set"):
         wanted, held = part.rows.samples, part.rows.batch_samples

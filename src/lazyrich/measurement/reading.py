@@ -20,6 +20,7 @@ from ..functional import (
     rankme,
     target_alignment,
 )
+from ..functional.influence import known_influences
 from ..functional.low_rank import isotropic_reference, sketched_low_rank
 from ..functional.neural_collapse import holds_labels
 from ..functional.sketch import unprojected_norm
@@ -60,7 +61,7 @@ def read_head(
             "lazyrich.functional takes them, in full, from the Gram of lazyrich.collect"
         )
     notes += [note for note in (mean_note(gram), convergence_note(spectrum), block_note(spectrum)) if note]
-    laziness = laziness_of(estimate, balanced.value, redraws if beginning is None else of_start(beginning))
+    laziness = laziness_of(estimate, balanced.value, redraws if beginning is None else of_start(beginning.gram, beginning.note))
     notes += laziness.notes
     notes += [] if sums.per_position or estimate.note is None else [estimate.note]
     collapse = None
@@ -98,6 +99,7 @@ def read_head(
         comparison=_compare(gram, model, start, beginning, spectrum),
         evidence=evidence,
         notes=tuple(notes),
+        influences=known_influences(low_rank=estimate, balanced=balanced, laziness=laziness),
     )
     return result, warning
 

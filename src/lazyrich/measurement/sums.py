@@ -56,10 +56,10 @@ class HeadSums:
                 self.gram.fill_together(start[0])
         own = {"features": part.rows.features, "outputs": part.outputs, "targets": part.targets}
         if start is None:
-            self.gram.update(**own, weights=part.weights, strata=part.strata)
+            self.gram.update(**own, weights=part.weights, strata=part.strata, numbers=part.numbers)
         else:
             other = {"features": start[1].to(part.rows.features.dtype), "outputs": part.outputs}
-            update_together([self.gram, start[0]], [own, other], part.weights, part.strata)
+            update_together([self.gram, start[0]], [own, other], part.weights, part.strata, part.numbers)
 
     def finish(self) -> Gram:
         """The filled Gram.

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .._support.text import ruled
+from .._support.files import write_text
+from .._support.text import plain, ruled
 from ..errors import DataError
-from ..functional.influence import interval
-from .catalogue import CATALOGUE
+from ..functional.influence import Influence, interval
+from .catalogue import CATALOGUE, ordered
+from .export import Records, Tabular
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = (  # of the printed table
+    "low_rank", "low_rank_corrected", "low_rank_stderr", "balanced", "laziness", "laziness_corrected", "laziness_stderr",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of one measure between two networks.
+    """A difference of one measure between two networks, or between two steps of a training.
 
     Attributes:
-        value: of the first less the second.
+        value: of the first less the second; of the corrected values where both have one.
         stderr: standard error; None where there is none.
         interval: 95 % interval; None where there is no error.
+        note: what a reader of the error must know; else None.
     """
 
     value: float
     stderr: float | None
     interval: tuple[float, float] | None
+    note: str | None = None
 
     @property
     def decided(self) -> bool:
@@ -37,11 +51,12 @@ class Difference:
         if self.stderr is None or self.interval is None:
             return f"{self.value:+.4f} (no error)"
         low, high = self.interval
-        return f"{self.value:+.4f} ± {self.stderr:.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+        note = f"; {self.note}" if self.note else ""
+        return f"{self.value:+.4f} ± {self.stderr:.4f} (95 % interval {low:+.4f} to {high:+.4f}{note})"
 
 
 @dataclass(frozen=True)
-class ModelComparison:
+class ModelComparison(Tabular):
     """Networks on the same rows.
 
     Attributes:
@@ -71,10 +86,10 @@ class ModelComparison:
             raise KeyError(f"no pair {first!r}, {second!r} among {', '.join(self.values)}")
         other = pairs[second, first]
         ends = None if other.interval is None else (-other.interval[1], -other.interval[0])
-        return Difference(-other.value, other.stderr, ends)
+        return replace(other, value=-other.value, interval=ends)
 
     def sentence(self, first: str, second: str) -> str:
-        """Which of two networks is richer, or that the data cannot tell."""
+        """Which of two networks is richer by D_LR, or that the data cannot tell."""
         difference = self.difference(first, second)
         if not difference.decided:
             return f"{first} and {second}: the data cannot tell which is richer; D_LR differs by {difference}"
@@ -82,12 +97,32 @@ class ModelComparison:
         return f"{richer} is richer than {lazier}: D_LR of {first} less that of {second} is {difference}"
 
     def __str__(self) -> str:
-        rows = [["", CATALOGUE["low_rank"].symbol, "corrected", "± stderr", CATALOGUE["balanced"].symbol]]
-        for name, values in self.values.items():
-            measures = ("low_rank", "low_rank_corrected", "low_rank_stderr", "balanced")
-            rows.append([name, *(f"{values[m]:.4f}" if m in values else "-" for m in measures)])
         sentences = [self.sentence(*pair) for pair in self.differences["low_rank"]]
-        return "\n".join([*ruled(rows), "", *sentences, *self.notes])
+        sentences += [f"λ of {a} less that of {b} is {one}" for (a, b), one in self.differences.get("laziness", {}).items()]
+        return "\n".join([*ruled(self._table()), "", *map(plain, sentences), *(plain(f"! {note}") for note in self.notes)])
+
+    def _records(self) -> Records:
+        names = ordered({name for values in self.values.values() for name in values})
+        return [{"network": name, **{m: values.get(m, math.nan) for m in names}} for name, values in self.values.items()]
+
+    def _table(self) -> list[list[str]]:
+        columns = [m for m in COLUMNS if any(m in values for values in self.values.values())]
+        rows = [[name, *(f"{values[m]:.4f}" if m in values else "-" for m in columns)] for name, values in self.values.items()]
+        return [["", *(CATALOGUE[m].symbol for m in columns)], *rows]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes JSON; a crash leaves the old file or the new one, never half of one."""
+        write_text(Path(path), json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """One figure: D_LR of each network, and the differences with their paired intervals; λ below. Needs ``lazyrich[plot]``.
+
+        Raises:
+            ValueError: more than six networks.
+        """
+        from .comparison_figure import plot_comparison
+
+        return plot_comparison(self.values, self.differences, path)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -96,6 +131,27 @@ class ModelComparison:
             for measure, found in self.differences.items()
         }
         return {"values": self.values, "differences": pairs, "num_samples": self.num_samples, "notes": list(self.notes)}
+
+
+def difference_of(
+    measure: str,
+    first: tuple[Mapping[str, float], Mapping[str, Influence]],
+    second: tuple[Mapping[str, float], Mapping[str, Influence]],
+) -> Difference:
+    """The difference of a measure between two measurements, each with its numbers and its influences.
+
+    The variance is that of the difference of the influences, if these are of the same rows; else the sum of the two variances.
+    """
+    (values, moves), (other_values, other_moves) = first, second
+    corrected = f"{measure}_corrected"
+    if corrected not in values or corrected not in other_values or measure not in moves or measure not in other_moves:
+        return Difference(values[measure] - other_values[measure], None, None)
+    mine, theirs = moves[measure], other_moves[measure]
+    value, paired, note = values[corrected] - other_values[corrected], mine.less(theirs), None
+    if paired is None:
+        paired, note = mine.joined(theirs), "not of the same rows: the error of two independent measurements"
+    stderr = paired.variance**0.5
+    return Difference(value, stderr, interval(value, stderr, paired.freedom), note)
 
 
 def compare_runs(runs: Mapping[str, Sequence[Any]], measure: str = "low_rank") -> dict[tuple[str, str], Difference]:

@@ -14,6 +14,7 @@ from .._support.files import write_text
 from .._support.stored import number, plain_fields, plain_value, read_json, typed
 from ..errors import DataError
 from ..functional import FeatureSpectrum, NeuralCollapse
+from ..functional.influence import Influence
 from .catalogue import CATALOGUE, LOGGED, cells
 from .evidence import Evidence
 from .export import Records, Tabular, records_of, table_of
@@ -66,6 +67,7 @@ class Richness(Tabular):
         extra: name -> value of what ``measure(extra=...)`` asked for.
         evidence: which head was verified, how it is returned, which rows count.
         notes: sentences that a reader of the numbers must know.
+        influences: measure -> how far each retained row moves it, for errors of differences; not saved.
     """
 
     low_rank: float
@@ -100,6 +102,7 @@ class Richness(Tabular):
     extra: dict[str, float] = field(default_factory=dict)
     evidence: Evidence | None = None
     notes: tuple[str, ...] = field(default=())
+    influences: dict[str, Influence] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         if not self.layers:
@@ -115,6 +118,7 @@ class Richness(Tabular):
         for f in fields(self):
             value = getattr(self, f.name)
             values[f.name] = value.to_dict() if hasattr(value, "to_dict") else value
+        del values["influences"]
         values["comparison"] = None if self.comparison is None else asdict(self.comparison)
         values["layers"] = {name: asdict(layer) for name, layer in self.layers.items()}
         values["low_rank_band"] = {str(rtol): value for rtol, value in self.low_rank_band.items()}
@@ -139,7 +143,7 @@ class Richness(Tabular):
                 f"schema version {values.get('schema_version')!r}, this release reads {' and '.join(map(str, READABLE))}: "
                 "read it with the release that wrote it"
             )
-        values = {"extra": {}, "evidence": None} | dict.fromkeys(_LATER) | values
+        values = {"extra": {}, "evidence": None, "influences": {}} | dict.fromkeys(_LATER) | values
         missing = sorted({f.name for f in fields(cls)} - set(values))
         if missing:
             raise DataError(f"not a whole lazyrich result: {', '.join(missing)} missing")

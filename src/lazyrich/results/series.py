@@ -1,7 +1,7 @@
 """A series of evaluations over training: numbers by name and the three curves, kept as they come and read back whole.
 
-In a folder it is ``evaluations.jsonl``, a line for each evaluation, and ``curves/``, a file for each that has curves. A line
-is written at once and last, so whatever cuts the writing off loses the evaluation under way and no other.
+In a folder it is ``evaluations.jsonl``, a line for each evaluation, and ``curves/`` and ``influences/``, a file for each that has
+some. A line is written at once and last, so whatever cuts the writing off loses the evaluation under way and no other.
 """
 
 from __future__ import annotations
@@ -10,19 +10,23 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._support.files import write_text, write_whole
 from .._support.stored import parsed
 from ..errors import DataError, DegenerateError, NonFiniteError, RankWarning
+from ..functional.influence import Influence
 from .catalogue import entry, ordered
+from .comparison import Difference, difference_of
 from .export import Records, Tabular
 from .names import renamed
+from .stored_influences import packed, unpacked
 from .text import one_below_the_other
 
 if TYPE_CHECKING:
@@ -38,27 +42,33 @@ class Evaluation:
         values: numbers by name; ``low_rank`` is D_LR.
         curves: the three curves and the contributions, by name; empty where they were not asked for.
         note: why there are no values, where there are none.
+        influences: measure -> how far each retained row moves it, for errors of differences; empty where there are no errors.
     """
 
     step: int
     values: dict[str, float]
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     note: str | None = None
+    influences: dict[str, Influence] = field(default_factory=dict, repr=False)
+
+
+Measured = tuple[dict[str, float], dict[str, np.ndarray], dict[str, Influence]]
 
 
 def evaluate(
     step: int,
-    measured: Callable[[], tuple[dict[str, float], dict[str, np.ndarray]]],
+    measured: Callable[[], Measured],
     noted: tuple[type[DataError], ...] = (DegenerateError, NonFiniteError),
 ) -> Evaluation:
-    """The evaluation with what ``measured`` returns, numbers and curves; of the errors in ``noted`` only a note remains.
+    """The evaluation with numbers, curves and influences from ``measured``; of the errors in ``noted`` only a note remains.
 
     A network that is dead for a while thus leaves a gap in its series and does not end it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # the band is among the numbers
         try:
-            return Evaluation(step, *measured())
+            values, curves, influences = measured()
+            return Evaluation(step, values, curves, None, {name: of.stored() for name, of in influences.items()})
         except noted as error:
             return Evaluation(step, {}, note=str(error))
 
@@ -69,7 +79,7 @@ class Series(Tabular):
     Attributes:
         steps: (evaluations,) when it was looked at.
         notes: step -> why nothing could be measured there.
-        evaluations: as they were given; those of a folder without their curves, which are read when asked for.
+        evaluations: as they were given; those of a folder without curves and influences, which are read when asked for.
 
     Example:
         >>> series = Series([Evaluation(0, {"low_rank": 0.75}), Evaluation(10, {"low_rank": 0.25})])
@@ -137,16 +147,64 @@ class Series(Tabular):
         Raises:
             DataError: their file is damaged.
         """
-        if self._folder is None:
-            return self.evaluations[place].curves
-        path = _curves_path(self._folder, int(self.steps[place]))
-        if not path.is_file():
+        return self.evaluations[place].curves or self._read("curves", place, dict)
+
+    def influences(self, place: int) -> dict[str, Influence]:
+        """Measure -> how far each retained row moves it, at one evaluation; empty where there are no errors.
+
+        Raises:
+            DataError: their file is damaged.
+        """
+        return self.evaluations[place].influences or self._read("influences", place, unpacked)
+
+    def _read(self, part: str, place: int, made: Callable[[Mapping[str, np.ndarray]], dict[str, Any]]) -> dict[str, Any]:
+        """What ``made`` returns of the arrays that the folder has of an evaluation; empty where it has none."""
+        path = None if self._folder is None else _part_path(self._folder, part, int(self.steps[place]))
+        if path is None or not path.is_file():
             return {}
         try:
             with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
+                return made({name: file[name] for name in file.files})
         except Exception as error:  # zipfile, zlib and numpy each raise their own
-            raise DataError(f"{path} is damaged ({type(error).__name__}): delete it to go on without these curves") from error
+            raise DataError(f"{path} is damaged ({type(error).__name__}): delete it to continue without these {part}") from error
+
+    def difference(self, first: int, second: int, measure: str = "low_rank") -> Difference:
+        """The difference of a measure between two steps, first less second: is the change larger than its error?
+
+        The error is paired where both evaluations saw the same rows, as those of a monitor with a probe set and of ``trace`` do.
+        Most of the two errors is then common to both, and cancels. Otherwise it is that of two independent measurements, and
+        ``note`` says so.
+
+        Args:
+            first, second: steps at which the network was measured.
+            measure: "low_rank", "balanced" or "laziness"; any other measure of the series has a difference without an error.
+
+        Raises:
+            KeyError: nothing was measured at one of the steps, or not this.
+            DataError: a file of the series is damaged.
+
+        Example:
+            >>> import torch, lazyrich
+            >>> _ = torch.manual_seed(0)
+            >>> model = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.Tanh(), torch.nn.Linear(32, 2))
+            >>> with lazyrich.Monitor(model, torch.randn(300, 4), every=10) as monitor:
+            ...     with torch.no_grad():
+            ...         _ = model[0].weight[8:].mul_(0.1)  # a stand-in for training: most features fade
+            ...     _ = monitor.step(10)
+            >>> monitor.series.difference(10, 0).decided
+            True
+        """
+        places = [self._place(step, measure) for step in (first, second)]
+        return difference_of(measure, *[(self.evaluations[place].values, self.influences(place)) for place in places])
+
+    def _place(self, step: int, measure: str) -> int:
+        if step not in self.steps:
+            raise KeyError(f"step {step} was not measured; the steps are {', '.join(map(str, self.steps.tolist()))}")
+        place = int(np.flatnonzero(self.steps == step)[-1])
+        if measure not in self.evaluations[place].values:
+            note = self.notes.get(step)
+            raise KeyError(f"step {step} has no {measure!r}{f': {note}' if note else ''}")
+        return place
 
     def plot(self, path: str | os.PathLike[str] | None = None, *, moments: int = 6) -> Figure:
         """One figure: D_LR with its error, the rank and the accuracy over steps, and the curves at several moments.
@@ -174,9 +232,13 @@ class SeriesFolder:
         Raises:
             OSError: it cannot be written; names the file.
         """
-        if evaluation.curves:
-            curves: dict[str, Any] = {name: np.asarray(curve, np.float32) for name, curve in evaluation.curves.items()}
-            write_whole(_curves_path(self.path, evaluation.step), lambda file: np.savez_compressed(file, **curves))
+        curves = {name: np.asarray(curve, np.float32) for name, curve in evaluation.curves.items()}
+        for part, arrays in (("curves", curves), ("influences", packed(evaluation.influences))):
+            path = _part_path(self.path, part, evaluation.step)
+            if arrays:
+                write_whole(path, partial(_write, arrays))
+            elif path.exists():
+                path.unlink()  # of an evaluation that was dropped because training was resumed before it
         values = {name: value for name, value in evaluation.values.items() if np.isfinite(value)}
         line: dict[str, Any] = {"step": evaluation.step, "values": values}
         line |= {"note": evaluation.note} if evaluation.note else {}
@@ -229,5 +291,9 @@ class SeriesFolder:
             raise DataError(f"{self._lines_path} is damaged ({error}): delete {self.path} to start over") from error
 
 
-def _curves_path(folder: Path, step: int) -> Path:
-    return folder / "curves" / f"step-{step:08d}.npz"
+def _part_path(folder: Path, part: str, step: int) -> Path:
+    return folder / part / f"step-{step:08d}.npz"
+
+
+def _write(arrays: Mapping[str, Any], file: IO[bytes]) -> None:
+    np.savez_compressed(file, **arrays)

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-import numpy as np
 from torch import Tensor, nn
 
 from .. import schedules
@@ -21,6 +20,7 @@ from .._support.resume import check_free
 from .._support.text import plain
 from ..errors import DataError, DegenerateError, NonFiniteError
 from ..functional import low_rank_estimate, low_rank_measure, tangent_kernel, tangent_kernel_change
+from ..functional.influence import known_influences
 from ..measurement.kept import KeptStart
 from ..measurement.laziness import laziness_of, of_start
 from ..measurement.measure import collected, measure, one_pass_of
@@ -31,7 +31,7 @@ from ..model.linear import unwrapped
 from ..model.rows import Layout, RowChoice
 from ..model.undisturbed import undisturbed
 from ..results.catalogue import functions
-from ..results.series import Evaluation, Series, SeriesFolder, evaluate
+from ..results.series import Evaluation, Measured, Series, SeriesFolder, evaluate
 from ..schedules import Moment, Schedule
 from .alarms import Alarm
 
@@ -140,7 +140,7 @@ class Monitor:
     @property
     def series(self) -> Series:
         """The evaluations so far."""
-        return Series(self.evaluations)
+        return Series(self.evaluations, None if self._folder is None else self._folder.path)
 
     @property
     def now(self) -> int:
@@ -218,7 +218,7 @@ class Monitor:
         try:
             if path is not None and self.evaluations:
                 kept = KeptStart.load(path)
-                if kept.probe != probe.digest():
+                if kept.probe != probe.batches.digest:
                     kept, reason = None, "the probe set is another than at the start"
             elif not self.evaluations:
                 with self._processes.all_or_none(), undisturbed(self.model, probe.batches, None) as device:
@@ -288,7 +288,7 @@ class Monitor:
     def _limit(self) -> int | None:
         return self._num_samples if self._probe is None else self._probe.limit
 
-    def _measured(self) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    def _measured(self) -> Measured:
         data = list(self._recent) if self._probe is None else self._probe.batches
         if not data:
             raise DataError("nothing to measure: no step was taken with a batch")
@@ -303,30 +303,32 @@ class Monitor:
             self._kept, self._note = None, f"the laziness ratio is left out: {error}"
             return measured
 
-    def _measured_with(
-        self, data: list[Any], start: nn.Module | KeptStart | None
-    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    def _measured_with(self, data: list[Any], start: nn.Module | KeptStart | None) -> Measured:
         if self.preset == "light":
-            return self._light(data, start if isinstance(start, KeptStart) else None), {}
+            return self._light(data, start if isinstance(start, KeptStart) else None)
         layers = "all" if self.preset == "full" else None
         r = measure(
             self.model, data, num_samples=self._limit, layers=layers, start=start, extra=tuple(self._extra), **self._reading
         )
-        return r.numbers() | (self._tangent_kernel_change() if self.preset == "full" else {}), r.curves()
+        numbers = r.numbers() | (self._tangent_kernel_change() if self.preset == "full" else {})
+        return numbers, r.curves(), r.influences
 
-    def _light(self, data: list[Any], start: KeptStart | None) -> dict[str, float]:
+    def _light(self, data: list[Any], start: KeptStart | None) -> Measured:
         gram, beginning = collected(self.model, data, start, num_samples=self._limit, **self._reading)
-        estimate, balanced = low_rank_estimate(gram), float(low_rank_measure(gram, reference="balanced"))
-        laziness = laziness_of(estimate, balanced, None if beginning is None else of_start(beginning))
+        estimate, balanced = low_rank_estimate(gram), low_rank_estimate(gram, reference="balanced")
+        laziness = laziness_of(
+            estimate, balanced.value, None if beginning is None else of_start(beginning.gram, beginning.note)
+        )  # fmt: skip
         values = {
             "low_rank": estimate.value, "low_rank_corrected": estimate.corrected, "low_rank_stderr": estimate.stderr,
-            "isotropic": estimate.isotropic, "output_rank": estimate.rank,
-            "balanced": balanced, **laziness.numbers(),
+            "isotropic": estimate.isotropic, "output_rank": estimate.rank, "balanced": balanced.value,
+            "balanced_corrected": balanced.corrected, "balanced_stderr": balanced.stderr, **laziness.numbers(),
             "output_alignment": low_rank_measure(gram, reference="outputs"),
             **{f"low_rank_at_{rtol:g}": value for rtol, value in estimate.band.items()},
             **{name: function(gram) for name, function in self._extra.items()},
         }  # fmt: skip
-        return {name: float(value) for name, value in values.items() if value is not None}
+        numbers = {name: float(value) for name, value in values.items() if value is not None}
+        return numbers, {}, known_influences(low_rank=estimate, balanced=balanced, laziness=laziness)
 
     def _tangent_kernel_change(self) -> dict[str, float]:
         """Change of the tangent kernel since the start, on a few probe samples; empty if it cannot be computed."""

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from .._support.files import write_text
@@ -28,7 +27,7 @@ from ..model.layers import Pooling
 from ..model.linear import unwrapped
 from ..model.rows import Layout, RowChoice
 from ..model.undisturbed import undisturbed
-from ..results.series import Evaluation, Series, SeriesFolder, evaluate
+from ..results.series import Evaluation, Measured, Series, SeriesFolder, evaluate
 from .checkpoint_steps import Paths, checkpoint_steps
 
 END = 1 << 20  # bytes at each end of a file, which identify it
@@ -122,7 +121,7 @@ def trace(
     options: dict[str, Any] = {"layers": layers, "pooling": pooling, "class_balanced": class_balanced, "nc4": nc4}
     options |= {"extra": list(extra)} if extra else {}
     described = {name: getattr(value, "__name__", value) for name, value in reading.items()}
-    about = {"model": _model_digest(model), "data": probe.digest(), **options, **described}
+    about = {"model": _model_digest(model), "data": probe.batches.digest, **options, **described}
     about |= {"start": None if first is None else _file_digest(first), "samples": probe.samples}
     folder = None if out is None else SeriesFolder(Path(out))
     evaluations = [] if folder is None else _resumed(folder, about, paths, resume)
@@ -135,12 +134,12 @@ def trace(
         beginning = copied_model(network)
         load_checkpoint(beginning, first, key=key, strict=strict)
 
-    def measured() -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    def measured() -> Measured:
         r = measure(
             network, probe.batches, start=beginning, num_samples=probe.limit, distributed=False, device=device, **options,
             **reading,
         )  # fmt: skip
-        return r.numbers(), r.curves()
+        return r.numbers(), r.curves(), r.influences
 
     done, said = {e.step for e in evaluations}, _about_start(first, begun) if instead or first is None else None
     with progress_bar(progress, total=len(paths), text="tracing", unit=" checkpoints") as bar:
