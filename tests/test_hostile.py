@@ -47,14 +47,14 @@ def result():
 
 class TestNames:
     def test_of_layers_and_results_in_tables(self, result):
-        for text in (str(result), lazyrich.table({RED: result})):
+        for text in (str(result), result.table(), result._repr_html_(), lazyrich.table({RED: result})):
             assert "\x1b" not in text
             assert "\u202e" not in text
             assert SHOWN in text
 
     def test_in_notes(self, result):
         values = result.to_dict() | {"notes": [f"a note {RED}\nD_LR 0.0"]}
-        shown = str(lazyrich.Richness.from_dict(values)).splitlines()
+        shown = lazyrich.Richness.from_dict(values).table().splitlines()
         assert f"! a note {SHOWN}\\nD_LR 0.0" in shown
 
     def test_columns_stay_aligned(self, result):

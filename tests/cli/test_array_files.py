@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from printed import printed
 from safetensors.torch import save_file
 
 import lazyrich
@@ -53,7 +54,7 @@ def test_formats(write, tmp_path, capsys):
     options = [word for name, file in write(tmp_path).items() for word in (f"--{name}", str(file))]
     assert main(["measure", *options, "--out", str(tmp_path / "found"), "--no-progress", "--class-balanced"]) == 0
     expected = lazyrich.measure_arrays(**ARRAYS, class_balanced=True)
-    assert str(expected) in capsys.readouterr().out
+    assert printed(expected) in capsys.readouterr().out
     assert lazyrich.load(tmp_path / "found/richness.json").to_dict() == expected.to_dict()
 
 
@@ -65,4 +66,4 @@ def test_every_array_has_its_option(tmp_path, capsys):
         np.save(tmp_path / f"{name}.npy", values)
         options += [f"--{name.replace('_', '-')}", str(tmp_path / f"{name}.npy")]
     assert main(["measure", *options, "--no-progress"]) == 0
-    assert str(lazyrich.measure_arrays(ARRAYS["features"], **more)) in capsys.readouterr().out
+    assert printed(lazyrich.measure_arrays(ARRAYS["features"], **more)) in capsys.readouterr().out

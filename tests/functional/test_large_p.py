@@ -262,8 +262,8 @@ class TestMeasure:
         note = next(n for n in r.notes if "the leading 20 of 300" in n)
         assert "effective rank, RankMe and α-ReQ need every eigenvalue and are left out" in note
         assert not any("did not converge" in n for n in r.notes)
-        assert "at least 20 of 300" in str(r)
-        assert note in str(r)
+        assert "at least 20 of 300" in r.table()
+        assert note in r.table()
         assert "effective_rank" not in r.numbers()
         assert {len(curve) for curve in r.curves().values()} == {K}
 

@@ -107,7 +107,7 @@ def test_measure_keeps_range_and_quality():
     c = r.comparison
     assert (c.alpha_req_first, c.alpha_req_last) == (law.first, law.last)
     assert (c.alpha_req, c.alpha_req_r_squared) == pytest.approx((law.alpha, law.r_squared), abs=1e-5)
-    assert f"{law.alpha:.4g} (ranks {law.first} to {law.last}, R² {law.r_squared:.3f})" in str(r)
+    assert f"{law.alpha:.4g} (ranks {law.first} to {law.last}, R² {law.r_squared:.3f})" in r.table()
 
 
 def test_a_flat_spectrum_is_an_exact_power_law():

@@ -251,7 +251,7 @@ class TestRedraws:
         assert (r.laziness_source, r.laziness_corrected, r.comparison.s_init) == ("redraws", None, None)
         balanced = lazyrich.null_distribution(model, data(), draws=5, reference="balanced").untrained_features
         assert r.laziness_balanced == pytest.approx(balanced.ratio, rel=1e-9)
-        assert f"{r.laziness:.4f} ± {r.laziness_stderr:.4f} over redraws" in str(r)
+        assert f"{r.laziness:.4f} ± {r.laziness_stderr:.4f} over redraws" in r.table()
 
     def test_build_gives_the_draws(self):
         start = network()

@@ -211,7 +211,7 @@ class TestConvolutions:
         result = check(model, (self.x, labels), features, model(self.x).movedim(1, -1).reshape(-1, 4))
         assert result.low_rank_corrected is None
         assert result.neural_collapse is not None
-        assert "positions of one input are not independent" in str(result)
+        assert "positions of one input are not independent" in result.table()
         ignored = labels.masked_fill(labels == 3, -100)
         kept = (ignored != -100).flatten()
         outputs = model(self.x).movedim(1, -1).reshape(-1, 4)

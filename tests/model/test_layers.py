@@ -107,7 +107,7 @@ class TestResNet:
     def test_table_file_and_picture(self, resnet, tmp_path):
         model, images = resnet
         r = measure(model, images, layers="all")
-        table = str(r).partition("\n\n")[2].splitlines()
+        table = r.table().rpartition("\n\n")[2].splitlines()
         assert table[0].split()[:3] == ["layer", "features", "D_LR"]
         assert [line.split()[0] for line in table[2 : 2 + len(r.layers)]] == list(r.layers)
         r.save(tmp_path / "r.json")
@@ -233,7 +233,7 @@ class TestWide:
         assert layer.low_rank == pytest.approx(expected["projection"], abs=4 * layer.reduction_stderr)
         assert layer.balanced == pytest.approx(expected["balanced"], abs=0.02)
         assert layer.participation_ratio == pytest.approx(ratio, rel=0.1)
-        assert "700 *" in str(measure(model, list(many.split(500)), layers=["2"]))
+        assert "700 *" in measure(model, list(many.split(500)), layers=["2"]).table()
 
     def test_the_sketch_is_unbiased_and_its_error_honest(self):
         """Over many seeds: the mean is the truth, and the claimed error is the seen one."""

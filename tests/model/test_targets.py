@@ -165,7 +165,7 @@ class TestStart:
         moved = float((model[0].weight - start[0].weight).detach().square().sum())
         assert r.comparison.parameter_distance == pytest.approx(moved)
         assert start.training
-        assert "S_init" in str(r)
+        assert "S_init" in r.table()
 
     def test_the_model_itself_is_no_start(self):
         model = network()

@@ -84,7 +84,7 @@ def test_error(entry):
     if isinstance(result, Exception) and not isinstance(result, right.error):
         raise result
     assert isinstance(result, Exception), f"measured: head {result.head!r}, D_LR {result.low_rank:.4f}"
-    text = str(result)
+    text = str(result) + result.table()
     for word in right.words:
         assert word.lower() in text.lower(), text
     offered = re.findall(r"head='([^']*)'", text)

@@ -46,14 +46,14 @@ def network():
 
 
 def row(text, label):
-    return next(line for line in text.splitlines() if line.startswith(label)).split()[-1]
+    return next(line for line in text.splitlines() if line.strip().startswith(label)).split()[-1]
 
 
 def test_it_is_in_the_result_its_table_and_its_file(network, tmp_path):
     r = measure(*network, extra=["variance_share"])
     assert r.extra == {"variance_share": pytest.approx(9 / 12)}
     assert r.numbers()["variance_share"] == r.extra["variance_share"]
-    assert row(str(r), "strongest direction") == "0.7500"
+    assert row(r.table(), "strongest direction") == "0.7500"
     assert row(table({"one": r, "two": r}), "strongest direction") == "0.7500"
     r.save(tmp_path / "r.json")
     assert load(tmp_path / "r.json").extra == r.extra

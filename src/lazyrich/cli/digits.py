@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,8 +38,9 @@ def run_demo(out: Path, *, seed: int = 0, progress: bool = True) -> dict[str, Ri
         for name in (FULL, LAST):
             torch.manual_seed(seed)
             model = _network()
+            start = copy.deepcopy(model)
             _train(model, train, model[-1] if name == LAST else model, bar)
-            results[name] = measure(model, train, nc4=True, layers="all")
+            results[name] = measure(model, train, start=start, nc4=True, layers="all")
             accuracies[name] = f"train {_accuracy(model, train):.1%}, test {_accuracy(model, test):.1%}"
     for name, r in results.items():
         r.save(out / f"{name.replace(' ', '-')}.json")
@@ -47,13 +49,8 @@ def run_demo(out: Path, *, seed: int = 0, progress: bool = True) -> dict[str, Ri
     print(table(results))
     print()
     for name, accuracy in accuracies.items():
-        print(f"{name}: accuracy {accuracy}")
-    rich, lazy = results[FULL].low_rank, results[LAST].low_rank
-    print(
-        f"\nTrained in full, D_LR is {rich:.2f}: the features moved towards the minimum that the outputs need. With the last "
-        f"layer alone it is {lazy:.2f}: the features stayed as they were initialised.\n"
-        f"Figures and results: {out}"
-    )
+        print(f"{name}: {results[name].verdict}\n  accuracy {accuracy}")
+    print(f"\nFigures and results: {out}")
     return results
 
 

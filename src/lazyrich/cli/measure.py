@@ -15,10 +15,14 @@ from .array_files import read_array
 from .failures import UsageError
 from .outputs import check_folder
 from .user_code import build, build_model
+from .words import in_options
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ..results.richness import Richness
 
+DRAWS = 4
 FILES = ("richness.json", "richness.png", "layers.png")
 
 File = str | None
@@ -58,13 +62,14 @@ def measure(
         ),
     ] = None,
     null: Annotated[
-        int,
+        int | None,
         arg(
-            help="In place of an unknown start, measure N copies of the model that are drawn again; adds λ, the laziness ratio.",
+            help="In place of an unknown start, measure N copies of the model that are drawn again, a pass over the data each; "
+            "adds λ, the laziness ratio.",
             metavar="N",
-            help_behavior_hint="(default: none)",
+            help_behavior_hint="(default: 4 without --start, where the model can be drawn again)",
         ),
-    ] = 0,
+    ] = None,
     class_balanced: options.ClassBalanced = False,
     num_samples: Annotated[
         int | None, arg(help="Stop after this many samples.", metavar="N", help_behavior_hint="(default: all data)")
@@ -106,6 +111,7 @@ def measure(
         ),
     ] = None,
     head_bias: Annotated[File, arg(help="With --head-weight: the bias (C,).", metavar="FILE", help_behavior_hint="")] = None,
+    table: Annotated[bool, arg(help="Print every number.")] = False,
     out: Annotated[
         Path | None,
         arg(
@@ -131,6 +137,8 @@ def measure(
     _check_one_kind(of_models, of_arrays)
     if out is not None:
         check_folder(out, FILES if layers else FILES[:2], overwrite=overwrite)
+    from ..results.answer import answer
+
     notes: tuple[str, ...] = ()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # the table's notes repeat it
@@ -151,12 +159,15 @@ def measure(
             if start is not None:
                 beginning = copied_model(network)
                 load_checkpoint(beginning, start, key=key, strict=strict)
+            draws = _draws(network, loader, beginning) if null is None else null
             result = measure_model(
                 network, loader, head=head, rows=rows, ignore_index=ignore_index, layers=options.chosen_layers(layers),
-                pooling=pooling, start=beginning, null=null, num_samples=num_samples, class_balanced=class_balanced, nc4=nc4,
+                pooling=pooling, start=beginning, null=draws, num_samples=num_samples, class_balanced=class_balanced, nc4=nc4,
                 check=check, device=device, progress=progress,
             )  # fmt: skip
-    print(result)
+    print(in_options(answer(result, "--table"), measure))
+    if table:
+        print(f"\n{result.table()}")
     for note in notes:
         print(f"! {plain(note)}")
     if out is not None:
@@ -174,6 +185,23 @@ def _check_one_kind(of_models: dict[str, Any], of_arrays: dict[str, Any]) -> Non
     elif not of_models["MODEL"] or not of_models["--data"]:
         missing = [name for name in ("MODEL", "--data") if not of_models[name]]
         raise UsageError(f"{' and '.join(missing)} missing: pass MODEL --data DATA, or --features FILE --outputs FILE")
+
+
+def _draws(network: nn.Module, data: object, start: nn.Module | None) -> int:
+    """Four draws where they can show something: the start is not known, and model and data can be used again."""
+    from ..model.batches import is_one_shot
+    from ..model.redraw import redrawn
+
+    if start is not None or is_one_shot(data):
+        return 0
+    import torch
+
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            redrawn(network)
+    except ValueError:
+        return 0
+    return DRAWS
 
 
 def _write(result: Richness, out: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .._support.extras import needs
 from .._support.files import write_text
 from .catalogue import cells, entry, ordered
+from .notebook import html_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -36,6 +37,10 @@ class Tabular(ABC):
     @abstractmethod
     def _table(self) -> list[list[str]]:
         """The headings, and the rows of cells that a reader sees."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return html_table(self._table())
 
     def to_frame(self) -> DataFrame:
         """The numbers as a data frame of pandas: a result has a row for each number, a series one for each evaluation.

@@ -15,12 +15,15 @@ from .._support.stored import number, plain_fields, plain_value, read_json, type
 from ..errors import DataError
 from ..functional import FeatureSpectrum, NeuralCollapse
 from ..functional.influence import Influence
+from .answer import answer
 from .catalogue import CATALOGUE, LOGGED, cells
 from .evidence import Evidence
 from .export import Records, Tabular, records_of, table_of
 from .names import layer_value, renamed
+from .notebook import card
 from .parts import Comparison, LayerRichness, numbers_of
-from .text import one_below_the_other, side_by_side
+from .text import in_groups, one_below_the_other, side_by_side
+from .verdict import Verdict, verdict_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,12 +108,32 @@ class Richness(Tabular):
     influences: dict[str, Influence] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
+        return answer(self)
+
+    def __repr__(self) -> str:
+        error = "" if self.low_rank_stderr is None else f" ± {self.low_rank_stderr:.4f}"
+        value = self.low_rank if self.low_rank_corrected is None else self.low_rank_corrected
+        ratio = "" if self.laziness is None else f", λ {self.laziness:.2f}"
+        return f"<Richness {self.verdict.regime}: D_LR {value:.4f}{error}{ratio}, n = {self.num_samples:,}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return card(self)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Rich or lazy, in one word and one sentence, with evidence and caveats."""
+        return verdict_of(self)
+
+    def table(self) -> str:
+        """Every number, in groups, and the layers below."""
+        text = in_groups(self.cells(), self.notes)
         if not self.layers:
-            return table({"": self})
+            return text
         rows = [(name or "(the model)", layer.cells()) for name, layer in self.layers.items()]
         projected = any(layer.reduction_stderr is not None for layer in self.layers.values())
         notes = ["* by a random projection; ± is its standard error"] if projected else []
-        return f"{table({'': self})}\n\n{one_below_the_other('layer', rows, notes)}"
+        return f"{text}\n\n{one_below_the_other('layer', rows, notes)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the eigenvectors as plain values, with the version of the layout."""
