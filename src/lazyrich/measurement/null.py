@@ -21,6 +21,7 @@ from ..model.batches import batches
 from ..model.linear import unwrapped
 from ..model.redraw import new_norms, redrawn, settle
 from ..model.undisturbed import undisturbed
+from ..results.notebook import html_table
 from .one_pass import Known, OnePass
 from .probe import probe_set
 
@@ -107,7 +108,8 @@ class NullDistribution:
     num_features: int
     head: str
 
-    def __str__(self) -> str:
+    def _rows(self) -> tuple[str, list[list[str]]]:
+        """What is compared, and the table."""
         rows = [["", "5 %", "median", "95 %", "percentile", "p", "D_LR / median"]]
         for name in _NULLS:
             null = getattr(self, name)
@@ -116,8 +118,16 @@ class NullDistribution:
                 place = [f"{null.percentile:.0f}", f"{null.p_value:.3g}", f"{null.ratio:.2f}"]
                 rows.append([_NULLS[name], *spread, *place])
         about = f"D_LR {self.low_rank:.4f} ({self.reference}, n = {self.num_samples:,}, p = {self.num_features:,})"
-        draws = len(self.isotropic.draws)
-        return "\n".join([f"{about} among {draws} draws each", *ruled(rows)])
+        return f"{about} among {len(self.isotropic.draws)} draws each", rows
+
+    def __str__(self) -> str:
+        about, rows = self._rows()
+        return "\n".join([about, *ruled(rows)])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        about, rows = self._rows()
+        return html_table(rows, about)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

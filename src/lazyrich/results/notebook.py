@@ -36,12 +36,13 @@ def card(r: Richness) -> str:
     return f'<div style="{_STYLE}">{"".join(parts)}</div>'
 
 
-def html_table(rows: Sequence[Sequence[str]]) -> str:
-    """Headings and rows of cells as a table."""
+def html_table(rows: Sequence[Sequence[str]], caption: str = "") -> str:
+    """Headings and rows of cells as a table, below a line of text."""
     headings, *body = rows
     head = "".join(f'<th style="text-align:left">{_text(cell)}</th>' for cell in headings)
     lines = ["".join(f'<td style="text-align:left">{_text(cell)}</td>' for cell in row) for row in body]
-    return f'<table style="color:inherit"><tr>{head}</tr>{"".join(f"<tr>{line}</tr>" for line in lines)}</table>'
+    above = f'<caption style="text-align:left">{_text(caption)}</caption>' if caption else ""
+    return f'<table style="color:inherit">{above}<tr>{head}</tr>{"".join(f"<tr>{line}</tr>" for line in lines)}</table>'
 
 
 def _text(text: str) -> str:

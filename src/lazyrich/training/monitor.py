@@ -183,6 +183,10 @@ class Monitor:
         if kind is None:
             self.close()
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self.series._repr_html_() if self.evaluations else "nothing measured yet"
+
     def __str__(self) -> str:
         if not self.evaluations:
             return "nothing measured yet"
