@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +15,8 @@ from ..errors import RankWarning
 from . import options
 from .array_files import read_array
 from .failures import UsageError
+from .local_models import is_local, model_and_data
 from .outputs import check_folder
-from .user_code import build, build_model
 from .words import in_options
 
 if TYPE_CHECKING:
@@ -31,17 +33,15 @@ File = str | None
 def measure(
     model: Annotated[
         Positional[str | None],
-        arg(help="Function that builds the model, as package.module:function.", metavar="MODEL", help_behavior_hint=""),
+        arg(help=options.MODEL, metavar="MODEL", help_behavior_hint=""),
     ] = None,
     *,
     data: Annotated[
         str | None,
-        arg(
-            help="Function that builds the data loader, as package.module:function.",
-            metavar="DATA",
-            help_behavior_hint="(required with MODEL)",
-        ),
+        arg(help=options.DATA, metavar="DATA", help_behavior_hint="(required with MODEL)"),
     ] = None,
+    text: options.Text = None,
+    label: options.Label = None,
     checkpoint: Annotated[
         Path | None,
         arg(help="Weights to load, .pt or .safetensors.", metavar="FILE", help_behavior_hint="(default: the model as built)"),
@@ -129,7 +129,8 @@ def measure(
         "head_weight": head_weight, "head_bias": head_bias,
     }  # fmt: skip
     of_models = {
-        "MODEL": model, "--data": data, "--checkpoint": checkpoint, "--key": key, "--head": head, "--rows": rows,
+        "MODEL": model, "--data": data, "--text": text, "--label": label,
+        "--checkpoint": checkpoint, "--key": key, "--head": head, "--rows": rows,
         "--layers": layers, "--start": start, "--null": null, "--num-samples": num_samples, "--nc4": nc4,
         "--check": check, "--device": device,
     }  # fmt: skip
@@ -152,18 +153,19 @@ def measure(
             from ..model.checkpoints import load_checkpoint
             from ..model.copying import copied_model
 
-            network = build_model(model)
+            network, loader = model_and_data(model, data, text, label)
             if checkpoint is not None:
                 notes = load_checkpoint(network, checkpoint, key=key, strict=strict)
-            loader, beginning = build(data, "--data"), None
+            beginning = None
             if start is not None:
                 beginning = copied_model(network)
                 load_checkpoint(beginning, start, key=key, strict=strict)
-            draws = _draws(network, loader, beginning) if null is None else null
+            build = partial(type(network), network.config) if is_local(model) else None
+            draws = _draws(network, loader, beginning, build) if null is None else null
             result = measure_model(
                 network, loader, head=head, rows=rows, ignore_index=ignore_index, layers=options.chosen_layers(layers),
-                pooling=pooling, start=beginning, null=draws, num_samples=num_samples, class_balanced=class_balanced, nc4=nc4,
-                check=check, device=device, progress=progress,
+                pooling=pooling, start=beginning, null=draws, build=build if draws else None, num_samples=num_samples,
+                class_balanced=class_balanced, nc4=nc4, check=check, device=device, progress=progress,
             )  # fmt: skip
     print(in_options(answer(result, "--table"), measure))
     if table:
@@ -187,13 +189,15 @@ def _check_one_kind(of_models: dict[str, Any], of_arrays: dict[str, Any]) -> Non
         raise UsageError(f"{' and '.join(missing)} missing: pass MODEL --data DATA, or --features FILE --outputs FILE")
 
 
-def _draws(network: nn.Module, data: object, start: nn.Module | None) -> int:
+def _draws(network: nn.Module, data: object, start: nn.Module | None, build: Callable[[], nn.Module] | None) -> int:
     """Four draws where they can show something: the start is not known, and model and data can be used again."""
     from ..model.batches import is_one_shot
     from ..model.redraw import redrawn
 
     if start is not None or is_one_shot(data):
         return 0
+    if build is not None:
+        return DRAWS
     import torch
 
     try:

@@ -12,8 +12,29 @@ PoolingName = Literal["average", "flatten", "positions", "first", "last"]
 PresetName = Literal["quick", "paper"]
 PrecisionName = Literal["32-true", "bf16-mixed", "16-mixed"]
 
-Model = Annotated[Positional[str], arg(help="Function that builds the model, as package.module:function.", metavar="MODEL")]
-Loader = Annotated[str, arg(help="Function that builds the data loader, as package.module:function.", metavar="DATA")]
+MODEL = "Function that builds the model, as package.module:function; or hf:FOLDER, a local folder of Transformers."
+DATA = (
+    "Function that builds the data loader, as package.module:function; for hf:FOLDER also a file .csv, .tsv, .jsonl, .json or "
+    ".parquet, or a folder with images in a folder for each class."
+)
+Model = Annotated[Positional[str], arg(help=MODEL, metavar="MODEL")]
+Loader = Annotated[str, arg(help=DATA, metavar="DATA")]
+Text = Annotated[
+    str | None,
+    arg(
+        help="With a file of texts: the column of the text, or two columns with a comma in between.",
+        metavar="COLUMN",
+        help_behavior_hint="(default: a column with a usual name)",
+    ),
+]
+Label = Annotated[
+    str | None,
+    arg(
+        help="With a file of texts: the column of the labels.",
+        metavar="COLUMN",
+        help_behavior_hint="(default: a column with a usual name, where there is one)",
+    ),
+]
 Head = Annotated[
     str | None,
     arg(help="Dotted name of the last linear layer.", metavar="NAME", help_behavior_hint="(default: found automatically)"),

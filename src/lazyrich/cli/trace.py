@@ -8,8 +8,9 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from . import options
+from .failures import UsageError
+from .local_models import folders, is_local, model_and_data
 from .outputs import check_folder
-from .user_code import build, build_model
 
 
 def trace(
@@ -20,11 +21,13 @@ def trace(
             help="Files, folders as Transformers saves them, folders of either, or glob patterns. The step of a checkpoint is "
             "the number after 'step' in its name, or else the last whole number in it.",
             metavar="CHECKPOINTS…",
-            help_behavior_hint="(required)",
+            help_behavior_hint="(required, except with MODEL hf:PATTERN, whose folders are the checkpoints)",
         ),
-    ],
+    ] = (),
     *,
     data: options.Loader,
+    text: options.Text = None,
+    label: options.Label = None,
     out: Annotated[Path, arg(help="Folder for the series and its figure.", metavar="DIR")],
     resume: Annotated[bool, arg(help="Resume the series in DIR.")] = False,
     steps: Annotated[
@@ -57,11 +60,14 @@ def trace(
     progress: options.Progress = True,
 ) -> None:
     """Measure a series of checkpoints on the same data: rich or lazy over training?"""
+    if not checkpoints and not is_local(model):
+        raise UsageError("CHECKPOINTS missing: pass files, folders or patterns after MODEL")
     check_folder(out)
     from ..training.trace import trace as trace_checkpoints
 
+    network, loader = model_and_data(model, data, text, label, several=True)
     series = trace_checkpoints(
-        build_model(model), checkpoints, build(data, "--data"), out=out, resume=resume, steps=steps or None, start=start,
+        network, checkpoints or folders(model), loader, out=out, resume=resume, steps=steps or None, start=start,
         key=key, strict=strict, head=head, rows=rows, ignore_index=ignore_index, layers=options.chosen_layers(layers),
         pooling=pooling, num_samples=num_samples, class_balanced=class_balanced, nc4=nc4, device=device, progress=progress,
     )  # fmt: skip
