@@ -50,6 +50,7 @@ if _TYPE_CHECKING:
     from .results.parts import Comparison, LayerRichness
     from .results.richness import Richness, load, table
     from .results.series import Evaluation, Series
+    from .results.verdict import Verdict
     from .training.alarms import crosses, falls
     from .training.monitor import Monitor
     from .training.trace import trace
@@ -92,6 +93,7 @@ __all__ = [
     "Rows",
     "Series",
     "StableRank",
+    "Verdict",
     "collect",
     "compare",
     "compare_runs",
@@ -131,6 +133,7 @@ _MODULES = {  # a module is imported when one of its names is first used, becaus
     ".results.parts": ("Comparison", "LayerRichness"),
     ".results.richness": ("Richness", "load", "table"),
     ".results.series": ("Evaluation", "Series"),
+    ".results.verdict": ("Verdict",),
     ".training.alarms": ("crosses", "falls"),
     ".training.monitor": ("Monitor",),
     ".training.trace": ("trace",),

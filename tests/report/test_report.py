@@ -116,6 +116,20 @@ def test_a_measurement(result, tmp_path):
     assert Page(tmp_path / "one.html").data("curves-0") == curves
 
 
+def test_the_verdict_is_on_top(result, tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        result.save(tmp_path / name / "richness.json")
+    for path, named in ((tmp_path / "first", False), (tmp_path, True)):
+        write_report(path, tmp_path / "page.html")
+        source = (tmp_path / "page.html").read_text(encoding="utf-8")
+        listed = source[source.index('class="verdicts"') : source.index("</ul>")]
+        assert listed.count(f'<b class="{result.verdict.regime}">') == (2 if named else 1)
+        assert html.unescape(listed).count(result.verdict.sentence) == (2 if named else 1)
+        assert ("second" in listed) == named
+        assert html.unescape(listed).count(result.verdict.caveats[0]) == (2 if named else 1)
+
+
 def test_single_file_and_folder_of_results(result, tmp_path):
     for name in ("b", "a10", "a9", "deep/down"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -52,7 +52,7 @@ def measured(name: str, result: Richness) -> Run:
     values = {measure: np.array([value]) for measure, value in result.numbers().items()}
     seed = Seed(np.zeros(1, np.int64), values, lambda index: curves)
     layers = {layer: _layer(of) for layer, of in result.layers.items()}
-    return Run(name, (seed,), measured=True, head=result.head, notes=result.notes, layers=layers)
+    return Run(name, (seed,), measured=True, head=result.head, notes=result.notes, verdict=result.verdict, layers=layers)
 
 
 def find(path: Path) -> Found:

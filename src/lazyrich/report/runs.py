@@ -8,6 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
+from ..results.verdict import Verdict
+
 
 @dataclass(frozen=True, eq=False)
 class Seed:
@@ -50,6 +52,7 @@ class Run:
         measured: whether it is a measurement and not a series.
         head: name of the layer that a measurement was taken at, "" where it has none.
         notes: the notes of a measurement.
+        verdict: that of a measurement.
         layers: name -> what a measurement adds to D_LR of that layer.
     """
 
@@ -58,6 +61,7 @@ class Run:
     measured: bool = False
     head: str = ""
     notes: tuple[str, ...] = ()
+    verdict: Verdict | None = None
     layers: Mapping[str, Layer] = field(default_factory=dict)
 
     @cached_property

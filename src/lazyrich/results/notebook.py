@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .richness import Richness
 
 _STYLE = "font-family:system-ui,sans-serif;font-size:14px;line-height:1.45;max-width:46em;color:inherit"
-_COLOURS = {"rich": "#009E73", "lazy": "#D55E00", "intermediate": "#0072B2"}
+_COLOURS = {"rich": "#00724f", "lazy": "#a84300", "intermediate": "#0063a0"}  # dark enough for white letters
 _WIDTH = 420  # of a scale, in pixels
 _CURVES = {
     "relative_eigenvalues": "eigenvalues", "utilization": "utilization", "quality": "quality",
@@ -26,7 +26,7 @@ _CURVES = {
 def card(r: Richness) -> str:
     """Verdict, scales, curves, evidence, caveats, and all numbers folded away."""
     verdict = r.verdict
-    colour = _COLOURS.get(verdict.regime, "#777777")
+    colour = _COLOURS.get(verdict.regime, "#555555")
     badge = f'<b style="background:{colour};color:white;border-radius:4px;padding:1px 8px">{escape(verdict.regime)}</b>'
     parts = [f"<p>{badge} {_text(verdict.sentence)}</p>", *map(_drawn, scales(r)), _curves(r.curves())]
     parts += [_list("Evidence", verdict.evidence), _list("Caveats", verdict.caveats)]
