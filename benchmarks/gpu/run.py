@@ -94,7 +94,7 @@ def together(
 
 def seconds_of_a_step(name: str, conditions: list[str], out: Path, tiny: bool, until: float) -> float:
     """Of the slowest condition, while all run side by side."""
-    together(name, conditions, out, "0", 1, TRIED if not tiny else 4, tiny, until)
+    together(name, conditions, out, "1", 1, TRIED if not tiny else 4, tiny, until)
     found = [json.loads(file.read_text(encoding="utf-8")) for file in out.glob("runs/*/seed-0/done.json")]
     if len(found) < len(conditions):
         raise SystemExit(

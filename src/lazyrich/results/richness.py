@@ -125,6 +125,11 @@ class Richness(Tabular):
         """Rich or lazy, in one word and one sentence, with evidence and caveats."""
         return verdict_of(self)
 
+    @property
+    def _name(self) -> str:
+        """What figures call the network; stored features have no head."""
+        return f"head {self.head}" if self.head else "features"
+
     def table(self) -> str:
         """Every number, in groups, and the layers below."""
         text = in_groups(self.cells(), self.notes)
@@ -267,17 +272,17 @@ class Richness(Tabular):
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """One figure: the three curves, with D_LR, rank and isotropic reference marked. Needs ``lazyrich[plot]``."""
-        return plot({f"head {self.head}": self}, path)
+        return plot({self._name: self}, path)
 
     def plot_layers(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """D_LR over the depth of the network. Needs ``layers=`` in the measurement and ``lazyrich[plot]``."""
-        return plot_layers({f"head {self.head}": self}, path)
+        return plot_layers({self._name: self}, path)
 
     def report(self, path: str | os.PathLike[str]) -> None:
         """Writes one HTML page that needs no network: the numbers, the curves, the layers. Needs ``lazyrich[report]``."""
         from ..report import Found, measured, write_report
 
-        name = f"head {self.head}"
+        name = self._name
         write_report(Found(name, (measured(name, self),)), path)
 
 
