@@ -33,7 +33,7 @@ IMAGES, STEPS, BATCH = 1_000, 4_000, 128
 SETS = ("mnist", "fashion-mnist", "cifar10")
 SQUARED, ENTROPY = "squared loss", "cross-entropy"
 KNOWN = ("start", "redraws", "neither")
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "network",
     "regime",
     "seed",

@@ -42,7 +42,8 @@ def same(device: str) -> Iterator[tuple[str, float]]:
     for name, build, x in (("MLP", mlp, torch.randn(3000, 64) + 3), ("CNN", convolutions, torch.randn(600, 3, 12, 12))):
         network, y = build().eval(), torch.arange(len(x)) % 10
         start = build().eval()
-        for text, options in (("", {}), (", layers", {"layers": "all"}), (", balanced classes", {"class_balanced": True})):
+        more: dict[str, dict[str, Any]] = {"": {}, ", layers": {"layers": "all"}, ", balanced classes": {"class_balanced": True}}
+        for text, options in more.items():
             here = numbers(lazyrich.measure(network.cpu(), [(x, y)], start=start.cpu(), **options))
             there = numbers(
                 lazyrich.measure(network.to(device), [(x.to(device), y.to(device))], start=start.to(device), **options)
@@ -68,7 +69,7 @@ def networks(device: str, small: bool) -> Iterator[tuple[str, Callable[[], nn.Mo
     images = [(torch.randn(batch, 3, side, side, device=device), torch.randint(1000, (batch,), device=device)) for _ in range(2)]
     tokens = [{"input_ids": torch.randint(50257, (min(batch, 16), length), device=device)} for _ in range(2)]
     try:
-        import torchvision
+        import torchvision  # pyright: ignore[reportMissingImports]
 
         yield "ResNet50", torchvision.models.resnet50, [images[k % 2] for k in range(count)], {}
         if not small:
