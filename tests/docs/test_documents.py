@@ -1,5 +1,6 @@
 """The code in the pages runs as printed and gives the printed output, and the links exist."""
 
+import copy
 import re
 import runpy
 import subprocess
@@ -24,7 +25,7 @@ def name(page):
 
 
 def small_things():
-    """The names that the blocks of a page may use: a network of four layers, data, and batches of features, outputs, labels."""
+    """The names that the blocks of a page may use: a network and its start, data, and batches of features, outputs, labels."""
     torch.manual_seed(0)
     layers = {
         "layer1": nn.Linear(6, 20), "relu1": nn.ReLU(),
@@ -37,7 +38,7 @@ def small_things():
     loader = torch.utils.data.DataLoader(data, batch_size=50)
     with torch.no_grad():
         batches = [(model[:-1](x), model(x), y) for x, y in loader]
-    return {"model": model, "loader": loader, "batches": batches}
+    return {"model": model, "untrained": copy.deepcopy(model), "loader": loader, "batches": batches}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning", "ignore::FutureWarning:lightning")
