@@ -32,7 +32,7 @@ def compare(
         ),
     ],
     *,
-    data: options.Loader,
+    data: options.LoaderFunction,
     start: Annotated[
         Path | None,
         arg(

@@ -19,6 +19,7 @@ DATA = (
 )
 Model = Annotated[Positional[str], arg(help=MODEL, metavar="MODEL")]
 Loader = Annotated[str, arg(help=DATA, metavar="DATA")]
+LoaderFunction = Annotated[str, arg(help="Function that builds the data loader, as package.module:function.", metavar="DATA")]
 Text = Annotated[
     str | None,
     arg(
