@@ -8,6 +8,7 @@ from together import Together
 from torch.testing import assert_close
 
 from lazyrich import DataError, NonFiniteError
+from lazyrich.functional import standard_error
 from lazyrich.gram import FeaturePair
 
 N = 2500
@@ -62,6 +63,24 @@ def test_reduced_is_the_whole(weights):
             for second in NAMES:
                 expected = together.block(first, second, centered=True)
                 assert_close(pair.block(first, second, centered=True), expected, rtol=1e-10, atol=1e-11)
+
+
+def test_the_error_of_processes_is_that_of_one():
+    """Contiguous parts: each process retains rows of its own, and the largest of all stay."""
+    parts, together = [filled(A[:900], B[:900]), filled(A[900:], B[900:])], filled(A, B)
+    for pair in Together(2).reduce(parts):
+        assert len(pair.retained().weights) == pair.retain == 1024
+        assert standard_error("kernel_alignment", pair) == pytest.approx(standard_error("kernel_alignment", together), rel=0.05)
+
+
+def test_strata():
+    labels = torch.arange(N) % 3
+    pair = FeaturePair(strata=3)
+    pair.update(A, B, W, labels)
+    assert pair.strata_rows.tolist() == [834.0, 833.0, 833.0]
+    assert torch.equal(pair.block(*NAMES), filled(A, B, W).block(*NAMES))
+    with pytest.raises(DataError, match="strata must be passed"):
+        pair.update(A, B, W)
 
 
 def test_errors():

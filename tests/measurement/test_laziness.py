@@ -225,8 +225,27 @@ class TestLayers:
 
     def test_without_the_start(self):
         r = measure(network(), data(), layers="all")
-        assert {layer.laziness for layer in r.layers.values()} == {None}
+        assert {(layer.laziness, layer.laziness_stderr) for layer in r.layers.values()} == {(None, None)}
         assert not any(name.startswith("laziness") for name in r.numbers())
+
+    def test_the_last_one_has_the_error_of_the_head(self):
+        start, x = network(), data(3000)  # more rows than are retained
+        r = measure(moved(start), x, start=start, layers="all")
+        last = r.layers["4"]
+        assert last.laziness_corrected == pytest.approx(r.laziness_corrected, abs=1e-3)  # on other rows
+        assert last.laziness_stderr == pytest.approx(r.laziness_stderr, rel=0.05)
+        assert f"{last.laziness_corrected:.4f} ± {last.laziness_stderr:.4f}" in str(r)
+        assert (r.layers["0"].laziness_corrected, r.layers["0"].laziness_stderr) == pytest.approx((1, 0), abs=1e-9)
+
+    def test_the_claimed_error_is_the_seen_one(self):
+        start = network()
+        model, values, errors = moved(start), [], []
+        for seed in range(20):
+            x = torch.randn(150, 8, generator=torch.Generator().manual_seed(100 + seed))
+            layer = measure(model, x, start=start, layers=["2"]).layers["2"]
+            values.append(layer.laziness_corrected)
+            errors.append(layer.laziness_stderr)
+        assert 0.7 < torch.tensor(errors).median() / torch.tensor(values).std() < 1.5
 
     def test_wide_layers_are_reduced_alike(self, monkeypatch):
         torch.manual_seed(0)
@@ -235,10 +254,12 @@ class TestLayers:
         r = measure(model, x, start=wide, layers=["2"])
         assert r.layers["2"].reduction.startswith("exact")
         assert r.layers["2"].laziness == pytest.approx(1, abs=1e-12)
+        assert r.layers["2"].laziness_stderr == pytest.approx(0, abs=1e-9)
         monkeypatch.setattr("lazyrich.measurement.narrow.HELD_BYTES", 0)
         r = measure(model, x, start=wide, layers=["2"])
         assert r.layers["2"].reduction_stderr is not None
         assert r.layers["2"].laziness == pytest.approx(1, abs=1e-12)
+        assert (r.layers["2"].laziness_corrected, r.layers["2"].laziness_stderr) == (None, None)
 
 
 class TestRedraws:
@@ -296,8 +317,21 @@ def test_a_file_keeps_it_and_a_file_without_it_still_loads(tmp_path):
     old = json.loads((tmp_path / "r.json").read_text())
     old = {name: value for name, value in old.items() if not name.startswith("laziness")}
     for layer in old["layers"].values():
-        del layer["laziness"]
+        for name in ("laziness", "laziness_corrected", "laziness_stderr", "participation_ratio_stderr"):
+            del layer[name]
+    del old["comparison"]["s_init_stderr"]
     (tmp_path / "old.json").write_text(json.dumps(old))
     read = lazyrich.load(tmp_path / "old.json")
     assert (read.laziness, read.laziness_interval, read.laziness_source, read.low_rank) == (None, None, None, r.low_rank)
     assert {layer.laziness for layer in read.layers.values()} == {None}
+
+
+def test_s_init_has_an_error_and_shares_the_rows_of_the_head():
+    start, (x, y) = network(), data(3000)
+    model = moved(start)
+    r = measure(model, (x, y), start=start)
+    alone = lazyrich.functional.standard_error("kernel_alignment", features(model, x), features(start, x), retain=3000)
+    assert r.comparison.s_init_stderr == pytest.approx(alone, rel=0.1)  # of 1,024 rows
+    assert f"{r.comparison.s_init:.4g} ± {r.comparison.s_init_stderr:.2g}" in str(r)
+    balanced = measure(model, (x, y), start=start, class_balanced=True)
+    assert balanced.comparison.s_init_stderr > r.comparison.s_init_stderr

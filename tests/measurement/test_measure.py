@@ -9,7 +9,7 @@ from torch import nn
 
 import lazyrich
 from lazyrich import DataError, Richness, measure
-from lazyrich.functional import feature_spectrum, held_out_quality, low_rank_estimate, neural_collapse
+from lazyrich.functional import feature_spectrum, held_out_quality, low_rank_estimate, neural_collapse, standard_error
 from lazyrich.model.batches import batches, num_batches
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
@@ -43,6 +43,7 @@ class TestAgainstTheFunctions:
         np.testing.assert_allclose(r.spectrum.eigenvalues, (torch.linalg.svdvals(features) ** 2 / 500).numpy(), rtol=1e-8)
         assert r.spectrum.contributions.sum() == pytest.approx(1 - r.low_rank, abs=1e-12)
         expected = reference.neural_collapse(features, y, model[2].weight.detach(), model[2].bias.detach())
+        expected["nc1_stderr"] = standard_error("nc1", features, y)
         assert r.neural_collapse.to_dict() == pytest.approx(expected, rel=1e-9)
         assert (r.num_samples, r.num_features, r.num_outputs, r.head) == (500, 20, 3, "2")
 
@@ -105,8 +106,9 @@ class TestAgainstTheFunctions:
         r = measure(model, data, sample_weights=weights, nc4=True)
         assert r.low_rank == pytest.approx(reference.d_lr(features, outputs, weights), abs=1e-10)
         parameters = {"head_weight": model[2].weight, "head_bias": model[2].bias}
-        expected = neural_collapse(features, y, weights=weights, **parameters)
-        assert r.neural_collapse.to_dict() == pytest.approx(expected.to_dict(), rel=1e-9)
+        expected = neural_collapse(features, y, weights=weights, **parameters).to_dict()
+        expected["nc1_stderr"] = standard_error("nc1", features, y, weights=weights)
+        assert r.neural_collapse.to_dict() == pytest.approx(expected, rel=1e-9)
 
     def test_batches_change_nothing(self, network):
         model, x, y, *_ = network

@@ -247,7 +247,7 @@ class TestWide:
             original, narrow.WIDTH_LIMIT = narrow.WIDTH_LIMIT, 100
             wide.update(x, outputs, None, None)
             narrow.WIDTH_LIMIT = original
-            value, error = lazyrich.functional.low_rank.sketched_low_rank(wide.finish())
+            value, error = lazyrich.functional.low_rank.sketched_low_rank(wide.finish()[0])
             values.append(value)
             errors.append(error)
         values, errors = torch.tensor(values), torch.tensor(errors)

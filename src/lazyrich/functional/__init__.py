@@ -10,6 +10,7 @@ from .neural_collapse import NeuralCollapse, neural_collapse
 from .parameter_norm import LayerNorm, ParameterNorm, parameter_norm
 from .spectral_exponent import PowerLaw, alpha_req
 from .spectrum import FeatureSpectrum, feature_spectrum
+from .standard_error import standard_error
 from .tangent_kernel import TangentKernelChange, tangent_kernel, tangent_kernel_alignment, tangent_kernel_change
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "participation_ratio",
     "rankme",
     "stable_rank",
+    "standard_error",
     "tangent_kernel",
     "tangent_kernel_alignment",
     "tangent_kernel_change",

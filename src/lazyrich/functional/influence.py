@@ -13,6 +13,8 @@ from torch import Tensor
 from ..gram.retained_rows import adding_up_to
 
 _FEW = 30  # common rows from which the error of a difference is estimated, unless there are no others
+FEW = 8  # samples below which there is no error
+ONE_DECIDES = 0.9  # share of one row in the sum of squared influences above which there is no error
 _NORMAL = 1.959964  # 97.5 % quantile
 
 

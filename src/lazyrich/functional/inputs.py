@@ -109,7 +109,11 @@ def as_gram(
 
 
 def as_pair(
-    features_a: AnyArray | FeaturePair, features_b: AnyArray | None = None, *, weights: AnyArray | None = None
+    features_a: AnyArray | FeaturePair,
+    features_b: AnyArray | None = None,
+    *,
+    weights: AnyArray | None = None,
+    retain: int = 0,
 ) -> FeaturePair:
     """A pair of the tensors or arrays, or the pair that was passed; arguments and errors as for :func:`as_gram`."""
     if isinstance(features_a, FeaturePair):
@@ -119,7 +123,7 @@ def as_pair(
     elif features_b is None:
         raise DataError("this measure needs features_b, the features that features_a are compared with")
     else:
-        pair = FeaturePair()
+        pair = FeaturePair(retain=retain)
         pair.update(_block("features_a", features_a), _block("features_b", features_b), _weights(weights))
     _must_suffice(pair)
     return pair

@@ -28,16 +28,15 @@ from torch import Tensor
 from ..gram import Gram
 from ..gram.moments import PART_ROWS
 from ..gram.retained_rows import RetainedRows
-from .influence import Influence, interval
+from .influence import FEW, ONE_DECIDES, Influence, interval
 from .inverse_root import inverse_root
 from .retained_design import Design, unbiased_squared_norm
+from .retained_features import PAIR_ROWS, retained_features
 from .span import Span
 
-PAIR_ROWS = 512  # rows whose pairs enter the second-order variance
 _PAIR_TOLERANCE = 1e-4  # relative error of B^{-1/2} in the second-order variance, which is a small part of the error
 _MOST_WORK, _AT_ONCE = 2**24, 2**21  # rows · outputs · resolvents: in total, and in memory at a time
-_FEW = 8  # samples below which there is no error
-_ONE_DECIDES, _ONE_WEIGHS = 0.9, 0.5  # share of one row in the sum of squared influences: no error, and a note
+_ONE_WEIGHS = 0.5  # share of one row in the sum of squared influences above which a note says so
 _STEP = 1e-3  # of a second difference, as a share of a stratum's weight
 
 
@@ -118,8 +117,8 @@ def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife:
     n = gram.effective_count
     if not gram.retain:
         return Jackknife()
-    if n < _FEW:
-        return Jackknife(note=f"no error, because it takes {_FEW} samples and there are effectively {n:.3g}")
+    if n < FEW:
+        return Jackknife(note=f"no error, because it takes {FEW} samples and there are effectively {n:.3g}")
     sample = gram.reading("jackknife", lambda: _sampled(gram))
     h = _functions(sample, span, len(sample.lengths)) @ span.to_basis
     leverage = sample.design.w * h.square().sum(1)
@@ -169,7 +168,7 @@ def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife:
 def _judged(corrected: float, stderr: float, influence: Influence) -> Jackknife:
     """The estimate where it can be trusted; else why there is none."""
     effective, share, note = influence.effective_rows, influence.largest_share, None
-    if share > _ONE_DECIDES:
+    if share > ONE_DECIDES:
         note = f"no error, because one row has {share:.0%} of the squared influences: look at that row, or measure more"
     elif not -3 * stderr <= corrected <= 1:
         note = (
@@ -183,25 +182,17 @@ def _judged(corrected: float, stderr: float, influence: Influence) -> Jackknife:
 
 
 def _sampled(gram: Gram) -> _Sample:
-    covariance = gram.block("features", "features", centered=True)
-    unit = 2.0 ** -round(math.log2(float(torch.linalg.matrix_norm(covariance))) / 2)
-    retained = gram.retained(unit)
-    x, design = retained.blocks["features"], Design.of(retained, gram.strata_rows)
+    own = retained_features(gram)
+    x, design, lengths, spread = own.features, own.design, own.lengths, own.spread
     w = design.w
-    lengths = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).square()
-    shape = torch.mul(covariance, unit**2, out=x.new_empty(covariance.shape))
     kernel = x[:PAIR_ROWS] @ x[:PAIR_ROWS].T
-    along, spread = kernel, []
-    for part in reversed(x.split(PAIR_ROWS)):  # the first part comes last, because `along` of it is needed for the pairs
-        along = part @ shape
-        spread.insert(0, torch.linalg.vecdot(along, part).double())
-    norm2 = unbiased_squared_norm(gram, design, x, lengths, torch.cat(spread), unit)
-    alignment = (torch.cat(spread) - w * lengths.square()) / (1 - w)
-    pairs = norm_pairs(kernel, along @ x[:PAIR_ROWS].T, alignment[:PAIR_ROWS].to(kernel), norm2.to(kernel))
-    loadings = gram.block("features", "outputs", centered=True) * unit
+    norm2 = unbiased_squared_norm(gram, design, x, lengths, spread, own.unit)
+    alignment = (spread - w * lengths.square()) / (1 - w)
+    pairs = norm_pairs(kernel, own.along @ x[:PAIR_ROWS].T, alignment[:PAIR_ROWS].to(kernel), norm2.to(kernel))
+    loadings = gram.block("features", "outputs", centered=True) * own.unit
     projected = torch.cat([part.double() @ loadings for part in x.split(PART_ROWS)])
     mean = gram.mean("outputs")
-    return _Sample(retained, gram.strata_rows, design, lengths, norm2, alignment, kernel, pairs, loadings, projected, mean)
+    return _Sample(own.rows, gram.strata_rows, design, lengths, norm2, alignment, kernel, pairs, loadings, projected, mean)
 
 
 def norm_pairs(kernel: Tensor, along: Tensor, alignment: Tensor, norm2: Tensor) -> Tensor:

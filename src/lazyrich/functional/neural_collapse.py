@@ -25,6 +25,7 @@ class NeuralCollapse:
             rounding and therefore has no direction.
         nc3: ‖W/‖W‖_F - M/‖M‖_F‖_F of the head's weight and the centred class means; None without the head's weight.
         nc4: share of samples whose nearest class mean disagrees with the network's answer; None without outputs.
+        nc1_stderr: standard error of ``nc1``, in the result of a measurement; :func:`standard_error` computes it.
     """
 
     nc1: float
@@ -32,6 +33,7 @@ class NeuralCollapse:
     nc2_equiangular: float | None
     nc3: float | None = None
     nc4: float | None = None
+    nc1_stderr: float | None = None
 
     def __str__(self) -> str:
         return "  ".join(f"{name} {value:.4f}" for name, value in asdict(self).items() if value is not None)
@@ -114,7 +116,7 @@ def neural_collapse(
             outputs = features.detach().to(centred) @ head_weight.T + bias.to(centred)
         nc4 = None if outputs is None else _nc4(features, as_tensor("outputs", outputs), means, own_weights)
     return NeuralCollapse(
-        nc1=_nc1(gram, share, centred, rounding),
+        nc1=_nc1(gram, share, centred),
         nc2_equinorm=float(lengths.std(correction=0) / lengths.mean()),
         nc2_equiangular=_nc2_equiangular(centred, lengths) if bool((lengths > rounding).all()) else None,
         nc3=nc3,
@@ -122,18 +124,28 @@ def neural_collapse(
     )
 
 
-def _nc1(gram: Gram, share: Tensor, centred: Tensor, rounding: Tensor) -> float:
-    num_classes = len(share)
+def _nc1(gram: Gram, share: Tensor, centred: Tensor) -> float:
+    within, left, singular, _ = scatter_of_classes(gram, share, centred)
+    spread = (left.T @ within * left.T).sum(1).clamp_min(0)  # a variance, which only rounding makes negative
+    return float((spread / singular.square()).sum() / len(share))
+
+
+def scatter_of_classes(gram: Gram, share: Tensor, centred: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Σ_W, and the singular value decomposition U s Vᵀ of the (p, C) centred class means over √C, Σ_B = U s² Uᵀ.
+
+    Singular values up to the rounding of the class means are left out.
+
+    Raises:
+        DataError: all are.
+    """
     covariance = gram.block("features", "features", centered=True)
     within = covariance - (centred.T * share) @ centred  # Σ_W = Σ_T - Σ_c π_c (μ_c - μ_G)(μ_c - μ_G)ᵀ
-    left, singular, _ = torch.linalg.svd(centred.T / num_classes**0.5, full_matrices=False)
-    largest = float(singular[0])
+    left, singular, right = torch.linalg.svd(centred.T / len(share) ** 0.5, full_matrices=False)
+    largest, rounding = float(singular[0]), rounding_of_means(gram, share)
     distinct = singular > max(default_cut(gram.eps("features"), largest, largest), float(rounding.square().mean().sqrt()))
     if not bool(distinct.any()):
         raise DataError("all class means are the same, up to their rounding, so neural collapse is undefined")
-    left, singular = left[:, distinct], singular[distinct]
-    spread = (left.T @ within * left.T).sum(1).clamp_min(0)  # a variance, which only rounding makes negative
-    return float((spread / singular.square()).sum() / num_classes)
+    return within, left[:, distinct], singular[distinct], right[distinct]
 
 
 def _nc2_equiangular(centred: Tensor, lengths: Tensor) -> float:

@@ -14,7 +14,8 @@ from torch import Tensor
 from .._support.processes import Processes
 from ..errors import DataError, NonFiniteError
 from .checks import LARGEST_WEIGHT, checked
-from .retained_rows import RowSample
+from .moments import PART_ROWS
+from .retained_rows import RetainedRows, RowSample
 from .state import TOTALS, Counts, State, append, flush
 
 T = TypeVar("T")
@@ -187,6 +188,11 @@ class Accumulator:
         return self._state.uniform
 
     @property
+    def retain(self) -> int:
+        """The largest number of rows that are retained."""
+        return len(self._state.retained.sizes)
+
+    @property
     def widths(self) -> dict[str, int]:
         """Number of columns of each block, by name."""
         return self._by_name(self._state.counts["widths"])
@@ -208,6 +214,23 @@ class Accumulator:
         state, columns = self._ready(), self._columns(name)
         moments = state.moments
         return self.reading(f"mean of {name}", lambda: moments.pilot[columns] + moments.sum[columns] / state.weight_sum)
+
+    def retained(self, unit: float = 1.0) -> RetainedRows:
+        """The retained rows, in descending order of their priorities; those of the first block are multiplied by ``unit``."""
+        first, state = self._names[0], self._ready()
+        mean, sample = self.mean(first), state.retained.used(state.device)
+        for part in sample.features.split(PART_ROWS):
+            part.copy_(part.double().sub_(mean).mul_(unit))
+        blocks, p = {first: sample.features}, len(mean)
+        for name in list(self.widths)[1:]:
+            columns = self._columns(name)
+            blocks[name] = sample.small[:, columns.start - p : columns.stop - p]
+        return RetainedRows(blocks, sample.weights / state.weight_sum, sample, int(state.counts["num_rows"]))
+
+    @property
+    def strata_rows(self) -> Tensor:
+        """(strata,) float64, number of rows of each stratum; empty if there is one."""
+        return self._ready().strata_rows
 
     def block(self, first: str, second: str, *, centered: bool = False) -> Tensor:
         """Weighted second moment ⟨first|second⟩ of two blocks, (width, width) float64; with ``centered`` their covariance.

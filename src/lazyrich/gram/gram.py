@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .accumulator import Accumulator
-from .moments import PART_ROWS
-from .retained_rows import RETAINED_ROWS, RetainedRows
+from .retained_rows import RETAINED_ROWS
 from .state import BLOCK_ROWS, State
 
 BLOCKS = ("features", "outputs", "targets")
@@ -199,11 +198,6 @@ class Gram(Accumulator):
     # --- reading -------------------------------------------------------------------------------------------------
 
     @property
-    def retain(self) -> int:
-        """The largest number of rows that are retained."""
-        return len(self._state.retained.sizes)
-
-    @property
     def num_outputs(self) -> int:
         """Number of outputs of the network; larger than the width of the block if the outputs were compressed."""
         return int(self._state.counts["num_outputs"]) or self.widths.get("outputs", 0)
@@ -235,20 +229,3 @@ class Gram(Accumulator):
             raise DataError("the fourth moment of weighted rows is not summed; estimate it from the retained rows")
         d = -state.moments.sum[self._columns("features")] / state.weight_sum
         return float(state.moments.quartic_about(d, state.weight_sum)) / state.weight_sum**2
-
-    def retained(self, unit: float = 1.0) -> RetainedRows:
-        """The retained rows, in descending order of their priorities; the features are multiplied by ``unit``."""
-        state, mean = self._ready(), self.mean("features")
-        sample = state.retained.used(state.device)
-        for part in sample.features.split(PART_ROWS):
-            part.copy_(part.double().sub_(mean).mul_(unit))
-        blocks, p = {"features": sample.features}, len(mean)
-        for name in list(self.widths)[1:]:
-            columns = self._columns(name)
-            blocks[name] = sample.small[:, columns.start - p : columns.stop - p]
-        return RetainedRows(blocks, sample.weights / state.weight_sum, sample, int(state.counts["num_rows"]))
-
-    @property
-    def strata_rows(self) -> Tensor:
-        """(strata,) float64, number of rows of each stratum; empty if there is one."""
-        return self._ready().strata_rows

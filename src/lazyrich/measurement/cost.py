@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .._support.processes import Processes
 from ..errors import DataError
 from ..functional.eigen import FULL_SPECTRUM, LEADING
-from ..functional.jackknife import PAIR_ROWS
+from ..functional.retained_features import PAIR_ROWS
 from ..functional.sketch import SKETCH_BLOCKS, SKETCH_BUCKETS
 from ..gram import RETAINED_ROWS
 from ..gram.state import BLOCK_ROWS
@@ -105,7 +105,7 @@ class MeasurementCost:
                 raise DataError("data gave no samples: pass a DataLoader, a list of batches or tensors")
             inner = LayerSums(chosen, one_pass) if chosen is not None else None
             if inner is not None:
-                inner.add(first)
+                inner.add(first, inner.features(first), {})
         rows = first.rows
         available = first_dimension(data) if isinstance(data, (Tensor, tuple)) else (count or 0) * rows.batch_samples
         samples = min(n for n in (available, num_samples) if n)

@@ -147,12 +147,14 @@ def laziness_of(now: LowRankEstimate, balanced: float, start: Denominators | Non
     )  # fmt: skip
 
 
-def layer_laziness(low_rank: float, start: NarrowGram | None) -> float | None:
-    """λ of one layer; None without the start, or where it is undefined."""
-    if start is None:
+def layer_laziness(layer: NarrowGram, now: LowRankEstimate | float) -> LazinessEstimate | None:
+    """λ of one layer, with an error where it is not sketched; None without the start, or where it is undefined."""
+    if layer.start is None:
         return None
     try:
-        return low_rank / with_room(sketched_low_rank(start.gram)[0] if start.sketched else _low_rank(start.gram, "projection"))
+        if isinstance(now, LowRankEstimate):
+            return laziness_estimate(now, low_rank_estimate(layer.start))
+        return LazinessEstimate(now / with_room(sketched_low_rank(layer.start)[0]))
     except DegenerateError:
         return None
 

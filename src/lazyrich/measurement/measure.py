@@ -156,7 +156,7 @@ def measure(
         result, warning = read_head(sums, model, network, beginning, redraws)
         result = replace(result, extra={name: float(function(sums.finish())) for name, function in added.items()})
         if inner is not None:
-            read = read_layers(inner, sums, beginning)
+            read = read_layers(inner, sums)
             result = replace(result, layers=read, notes=result.notes + layer_notes(inner, read))
         if nc4 and result.neural_collapse is not None:
             disagree = _disagreement(replace(one_pass, head=sums.known), sums)
@@ -285,12 +285,12 @@ def _filled(one_pass: OnePass, layers: Layers | None, beginning: StartSums | Non
     sums, agreement = HeadSums(one_pass.processes), Agreement()
     inner = None if layers is None else LayerSums(layers, one_pass)
     for part in narrowed(one_pass.parts("measuring", layers), one_pass.processes):
-        if inner is not None:
-            inner.add(part)
-        if beginning is None:
-            sums.add(part)
+        if beginning is not None:
+            beginning.add(part, sums, inner)
         else:
-            beginning.add(part, None if inner is None else inner.plan, sums)
+            sums.add(part)
+            if inner is not None:
+                inner.add(part, inner.features(part), {})
         if one_pass.processes.together:
             agreement.add(part)
     grams = [*([] if inner is None else inner.finish()), *([] if beginning is None else beginning.finish())]

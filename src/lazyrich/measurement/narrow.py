@@ -12,7 +12,7 @@ from .._support.processes import Processes
 from ..errors import DataError
 from ..functional.eigen import eigh
 from ..functional.sketch import SKETCH_BLOCKS, SKETCH_BUCKETS, Sketch
-from ..gram import Gram
+from ..gram import Gram, update_together
 from ..model.calls import MANY_OUTPUTS
 from .one_pass import Part, head_name
 
@@ -29,37 +29,50 @@ class NarrowGram:
 
     Args:
         gram: an empty Gram to fill.
+        start: an empty Gram for features of the same width at the start, which retains the same rows; or None.
         hold: whether rows may be held; processes that share the data must sketch at once.
         seed: of the sketch.
     """
 
-    def __init__(self, gram: Gram, *, hold: bool = True, seed: int = 0) -> None:
-        self.gram = gram
+    def __init__(self, gram: Gram, start: Gram | None = None, *, hold: bool = True, seed: int = 0) -> None:
+        self.gram, self.start = gram, start
+        if start is not None:
+            gram.fill_together(start)
         self.width = 0
         self.reduction: str | None = None
         self.sketched = False
         self._hold = hold
         self._seed = seed
         self._sketch: Sketch | None = None
-        self._held: list[tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = []
+        self._held: list[tuple[list[Tensor], Tensor, Tensor | None, Tensor | None]] = []
 
-    def update(self, features: Tensor, outputs: Tensor, weights: Tensor | None, strata: Tensor | None) -> None:
-        """Adds a batch."""
+    @property
+    def grams(self) -> list[Gram]:
+        """That of the features, and where there is one that of the start."""
+        return [self.gram] if self.start is None else [self.gram, self.start]
+
+    def update(
+        self, features: Tensor, outputs: Tensor, weights: Tensor | None, strata: Tensor | None, start: Tensor | None = None
+    ) -> None:
+        """Adds a batch; ``start`` are its features at the start."""
         if self.width and features.shape[1] != self.width:
             raise DataError(
                 f"the layer has {features.shape[1]} features in this batch and {self.width} before it; "
                 'inputs of unlike size need pooling="average" or "positions"'
             )
-        self.width = features.shape[1]
+        self.width, blocks = features.shape[1], [features] if start is None else [features, start]
         if self.width <= WIDTH_LIMIT:
-            self.gram.update(features, outputs, None, weights, strata)
+            self._add(blocks, outputs, weights, strata)
         elif self._sketch is None:
-            self._held.append((features, outputs, weights, strata))
-            rows = sum(len(x) for x, *_ in self._held)
+            self._held.append((blocks, outputs, weights, strata))
+            rows = sum(len(x) for _, x, *_ in self._held)
             if not self._hold or rows > WIDTH_LIMIT or rows * self.width * features.element_size() > HELD_BYTES:
                 self._begin_sketch()
         else:
-            self._add_sketched(self._sketch, features, outputs, weights, strata)
+            self._add_sketched(self._sketch, blocks, outputs, weights, strata)
+
+    def _add(self, blocks: list[Tensor], outputs: Tensor, weights: Tensor | None, strata: Tensor | None) -> None:
+        update_together(self.grams, [{"features": x, "outputs": outputs} for x in blocks], weights, strata)
 
     def _begin_sketch(self) -> None:
         self._sketch = Sketch(self.width, seed=self._seed)
@@ -70,20 +83,19 @@ class NarrowGram:
         self._held = []
 
     def _add_sketched(
-        self, sketch: Sketch, features: Tensor, outputs: Tensor, weights: Tensor | None, strata: Tensor | None
+        self, sketch: Sketch, blocks: list[Tensor], outputs: Tensor, weights: Tensor | None, strata: Tensor | None
     ) -> None:
-        at_least_float = features.float() if features.element_size() < 4 else features
-        self.gram.update(sketch(at_least_float), outputs, None, weights, strata)
+        self._add([sketch(x.float() if x.element_size() < 4 else x) for x in blocks], outputs, weights, strata)
 
-    def finish(self) -> Gram:
-        """The filled Gram."""
-        if not self._held:
-            return self.gram
-        features, outputs, weights, strata = zip(*self._held, strict=True)
-        self._held, x = [], torch.cat(features)
-        self.gram.update(dual(x), torch.cat(outputs), None, _joined(weights), _joined(strata))
-        self.reduction = f"exact, by the {len(x):,} × {len(x):,} kernel in place of {self.width:,} features"
-        return self.gram
+    def finish(self) -> list[Gram]:
+        """The filled Grams."""
+        if self._held:
+            blocks, outputs, weights, strata = zip(*self._held, strict=True)
+            self._held, f = [], torch.cat(outputs)
+            narrow = [dual(torch.cat(every)) for every in zip(*blocks, strict=True)]
+            self._add(narrow, f, _joined(weights), _joined(strata))
+            self.reduction = f"exact, by the {len(f):,} × {len(f):,} kernel in place of {self.width:,} features"
+        return self.grams
 
 
 def narrowed(parts: Iterable[Part], processes: Processes) -> Iterator[Part]:

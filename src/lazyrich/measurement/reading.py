@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from ..functional import (
     parameter_norm,
     participation_ratio,
     rankme,
+    standard_error,
     target_alignment,
 )
 from ..functional.influence import known_influences
@@ -111,6 +113,7 @@ def _collapse(gram: Gram, weight: Tensor | None) -> tuple[Any, str | None]:
         collapse = neural_collapse(gram, head_weight=weight if fits else None)
     except DataError as error:
         return None, f"no neural collapse: {error}"
+    collapse = replace(collapse, nc1_stderr=standard_error("nc1", gram))
     share = gram.mean("targets")
     ratio = float(share.max() / share.min())
     if ratio <= IMBALANCE:
@@ -126,14 +129,17 @@ def _compare(
 ) -> Comparison:
     flat = any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules())  # holds a part of the parameters
     norm = parameter_norm(model, start) if not flat and any(True for _ in model.parameters()) else None
+    rank_error = standard_error("effective_rank", gram) if spectrum.whole else None  # first, because it keeps the eigenvalues
     try:
         law = alpha_req(gram) if spectrum.whole else None
     except DataError:  # too few ranks for a fit: no number rather than a bad one
         law = None
     try:
         with_targets = float(target_alignment(gram)) if "targets" in gram.widths else None
+        targets_error = None if with_targets is None else standard_error("target_alignment", gram)
     except DegenerateError:  # targets that do not vary have no kernel to be aligned with
-        with_targets = None
+        with_targets = targets_error = None
+    s_init, s_init_error = (None, None) if beginning is None else beginning.alignment()
     return Comparison(
         participation_ratio=participation_ratio(gram),
         effective_rank=effective_rank(gram) if spectrum.whole else None,
@@ -144,9 +150,13 @@ def _compare(
         alpha_req_last=None if law is None else law.last,
         alpha_req_r_squared=None if law is None else law.r_squared,
         target_alignment=with_targets,
-        s_init=None if beginning is None else beginning.alignment(),
+        s_init=s_init,
         parameter_norm=None if norm is None else norm.squared_norm,
         parameter_distance=None if norm is None else norm.squared_distance,
+        participation_ratio_stderr=standard_error("participation_ratio", gram),
+        effective_rank_stderr=rank_error,
+        target_alignment_stderr=targets_error,
+        s_init_stderr=s_init_error,
     )
 
 
@@ -156,19 +166,18 @@ def _head_weight(sums: HeadSums) -> Tensor | None:
     return head.parameters[0] if head is not None and head.linear else None
 
 
-def read_layers(layers: LayerSums, sums: HeadSums, start: StartSums | None = None) -> dict[str, LayerRichness]:
+def read_layers(layers: LayerSums, sums: HeadSums) -> dict[str, LayerRichness]:
     """One for each name that was asked for; layers that are given the same tensor share theirs."""
-    starts = {} if start is None else start.layers
-    read = {name: _read_layer(layer, sums.per_position, starts.get(name)) for name, layer in layers.grams.items()}
+    read = {name: _read_layer(layer, sums.per_position) for name, layer in layers.grams.items()}
     return {name: read[leader] for name, leader in layers.plan.leaders.items()} if layers.plan is not None else {}
 
 
-def _read_layer(layer: NarrowGram, per_position: bool, start: NarrowGram | None) -> LayerRichness:
+def _read_layer(layer: NarrowGram, per_position: bool) -> LayerRichness:
     gram, common = layer.gram, {"num_features": layer.width, "num_rows": layer.gram.count, "reduction": layer.reduction}
     isotropic = isotropic_reference(span_of(gram, "outputs"), layer.width)
     if layer.sketched:
         value, error = sketched_low_rank(gram)
-        covariance = gram.block("features", "features", centered=True)
+        covariance, laziness = gram.block("features", "features", centered=True), layer_laziness(layer, value)
         return LayerRichness(
             low_rank=value,
             low_rank_corrected=None,
@@ -178,12 +187,14 @@ def _read_layer(layer: NarrowGram, per_position: bool, start: NarrowGram | None)
             output_alignment=sketched_low_rank(gram, "outputs")[0],
             participation_ratio=float(covariance.trace().square() / unprojected_norm(covariance)),
             reduction_stderr=error,
-            laziness=layer_laziness(value, start),
+            laziness=None if laziness is None else laziness.value,
             **common,
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # the outputs are the head's, and it has warned of them
         estimate = low_rank_estimate(gram)
+        laziness = layer_laziness(layer, estimate)
+    error = None if per_position else laziness
     return LayerRichness(
         low_rank=estimate.value,
         low_rank_corrected=None if per_position else estimate.corrected,
@@ -192,7 +203,10 @@ def _read_layer(layer: NarrowGram, per_position: bool, start: NarrowGram | None)
         balanced=float(low_rank_measure(gram, reference="balanced")),
         output_alignment=float(low_rank_measure(gram, reference="outputs")),
         participation_ratio=participation_ratio(gram),
-        laziness=layer_laziness(estimate.value, start),
+        participation_ratio_stderr=None if per_position else standard_error("participation_ratio", gram),
+        laziness=None if laziness is None else laziness.value,
+        laziness_corrected=None if error is None else error.corrected,
+        laziness_stderr=None if error is None else error.stderr,
         **common,
     )
 

@@ -11,20 +11,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._support.processes import Processes
-from ..functional import kernel_alignment
-from ..gram import RETAINED_ROWS, FeaturePair, Gram
+from ..functional import kernel_alignment, standard_error
+from ..gram import RETAINED_ROWS, FeaturePair, Gram, update_together
 from ..model.batches import Batch, batches, first_dimension, is_one_shot, sample_limits
 from ..model.checkpoints import load_checkpoint, load_state
 from ..model.copying import copied_model
-from ..model.layers import LayerPlan, Layers, layer_rows
+from ..model.layers import LayerFeatures, LayerPlan, Layers, layer_rows
 from ..model.linear import unwrapped
 from ..model.redraw import new_norms, settle
 from ..model.undisturbed import undisturbed
-from .narrow import NarrowGram
 from .one_pass import Known, OnePass, Part, head_name
-from .sums import HeadSums, fill_layers
+from .sums import HeadSums, LayerSums
 
-LayerFeatures = dict[str, tuple[Tensor, Tensor]]
+PAIR = ("features", "features of the start")
 
 
 class StartSource(Protocol):
@@ -74,7 +73,6 @@ class StartSums:
     Attributes:
         gram: features of the start and outputs now; None before the first part.
         pair: features now and at the start; None before the first part.
-        layers: layer -> the Gram of its features at the start and the outputs now.
     """
 
     def __init__(
@@ -83,35 +81,37 @@ class StartSums:
         self._pass, self._source, self._plain, self.note = one_pass, source, plain, note
         self.gram: Gram | None = None
         self.pair: FeaturePair | None = None
-        self.layers: dict[str, NarrowGram] = {}
 
-    def add(self, part: Part, plan: LayerPlan | None = None, head: HeadSums | None = None) -> None:
-        """Adds a part, and of its layers those in a plan; and to the head's sums, which then retain the same rows."""
-        now, per_position = part.rows.features, part.rows.positions > 1
-        features, layers = (None, {}) if self._source is None else self._source.rows(part, plan)
+    def add(self, part: Part, head: HeadSums | None = None, layers: LayerSums | None = None) -> None:
+        """Adds a part; to the sums of the head and of the layers too, which then retain the same rows."""
+        now, retain = part.rows.features, 0 if part.rows.positions > 1 else RETAINED_ROWS
+        of_layers, plan = ({}, None) if layers is None else (layers.features(part), layers.plan)
+        features, then = (None, {}) if self._source is None else self._source.rows(part, plan)
+        if layers is not None:
+            layers.add(part, of_layers, then)
+        filled: list[tuple[Gram | FeaturePair, dict[str, Tensor | None]]] = []
         if features is not None:
-            retain = 0 if per_position else RETAINED_ROWS
             self.gram = self.gram or part.empty_gram(retain=retain)
-            if head is None:
-                self.gram.update(features.to(now.dtype), part.outputs, None, part.weights, part.strata)
-            else:
-                head.add(part, (self.gram, features))
-            fill_layers(self.layers, layers, part, self._pass.processes)
-        elif head is not None:
-            head.add(part)
+            filled.append((self.gram, {"features": features.to(now.dtype), "outputs": part.outputs}))
         if self._plain is not None:
             plain = features if self._plain is self._source and features is not None else self._plain.rows(part, None)[0]
-            self.pair = self.pair or FeaturePair("features", "features of the start")
-            self.pair.update(now, plain.to(now.dtype), part.weights)
+            self.pair = self.pair or FeaturePair(*PAIR, retain=retain, strata=part.num_strata)
+            filled.append((self.pair, dict(zip(PAIR, (now, plain.to(now.dtype)), strict=True))))
+        if head is not None:
+            head.add(part, *filled)
+        else:
+            for sums, blocks in filled:
+                update_together([sums], [blocks], part.weights, part.strata)
 
     def finish(self) -> list[Gram | FeaturePair]:
         """The filled sums."""
-        head = [sums for sums in (self.gram, self.pair) if sums is not None]
-        return [*head, *(layer.finish() for layer in self.layers.values())]
+        return [sums for sums in (self.gram, self.pair) if sums is not None]
 
-    def alignment(self) -> float | None:
-        """S_init; None where it was not wanted."""
-        return None if self.pair is None else float(kernel_alignment(self.pair))
+    def alignment(self) -> tuple[float | None, float | None]:
+        """S_init and its standard error; None where it was not wanted."""
+        if self.pair is None:
+            return None, None
+        return float(kernel_alignment(self.pair)), standard_error("kernel_alignment", self.pair)
 
 
 def start_network(start: nn.Module | Mapping[str, Any] | str | os.PathLike[str], model: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +13,9 @@ from .._support.nested import tensors_in
 from .._support.processes import Processes
 from ..errors import DataError
 from ..gram import RETAINED_ROWS, Gram, update_together
+from ..gram.accumulator import Accumulator
 from ..model.batches import Batch
-from ..model.layers import LayerPlan, Layers, layer_rows, planned
+from ..model.layers import LayerFeatures, LayerPlan, Layers, layer_rows, planned
 from .narrow import NarrowGram
 from .one_pass import Known, OnePass, Part, head_name
 
@@ -40,8 +42,8 @@ class HeadSums:
         self.copies = False
         self._integers = False
 
-    def add(self, part: Part, start: tuple[Gram, Tensor] | None = None) -> None:
-        """Adds a part; ``start`` are the Gram of the start and its features for this part, which retains the same rows."""
+    def add(self, part: Part, *others: tuple[Accumulator, Mapping[str, Tensor | None]]) -> None:
+        """Adds a part; ``others`` are further sums with what they take of it by block, which retain the same rows."""
         self.known = part.known
         self.per_position = self.per_position or part.rows.positions > 1
         for reason, count in part.rows.left_out.items():
@@ -52,14 +54,10 @@ class HeadSums:
         retain = 0 if self.per_position else RETAINED_ROWS
         if self.gram is None:
             self.gram = part.empty_gram(retain=retain)
-            if start is not None:
-                self.gram.fill_together(start[0])
+            self.gram.fill_together(*(sums for sums, _ in others))
         own = {"features": part.rows.features, "outputs": part.outputs, "targets": part.targets}
-        if start is None:
-            self.gram.update(**own, weights=part.weights, strata=part.strata, numbers=part.numbers)
-        else:
-            other = {"features": start[1].to(part.rows.features.dtype), "outputs": part.outputs}
-            update_together([self.gram, start[0]], [own, other], part.weights, part.strata, part.numbers)
+        grams, blocks = [self.gram, *(sums for sums, _ in others)], [own, *(batch for _, batch in others)]
+        update_together(grams, blocks, part.weights, part.strata, part.numbers)
 
     def finish(self) -> Gram:
         """The filled Gram.
@@ -88,10 +86,10 @@ class HeadSums:
 
 
 class LayerSums:
-    """The features of each layer with the head's outputs.
+    """The features of each layer, now and at the start, with the head's outputs.
 
     Attributes:
-        grams: layer -> its Gram, one for each tensor.
+        grams: layer -> its Grams, for each tensor.
         plan: which layers are measured, as the first batch has shown; None before it.
     """
 
@@ -100,33 +98,32 @@ class LayerSums:
         self.grams: dict[str, NarrowGram] = {}
         self.plan: LayerPlan | None = None
 
-    def add(self, part: Part) -> None:
-        """Adds a part."""
+    def features(self, part: Part) -> LayerFeatures:
+        """What each layer is given in a part, by the plan that the first part has shown."""
         if part.layers is None:
             raise DataError("the layers were not recorded")
         model = self._pass.model
         if self.plan is None:
             again = lambda: part.batch.feed(model, self._pass.forward)  # noqa: E731
             self.plan = planned(self._layers, part.layers, part.rows, part.batch, again)
-        features = layer_rows(self.plan, part.layers, part.rows, part.batch, model, head_name(part))
-        fill_layers(self.grams, features, part, self._pass.processes)
+        return layer_rows(self.plan, part.layers, part.rows, part.batch, model, head_name(part))
+
+    def add(self, part: Part, features: LayerFeatures, start: LayerFeatures) -> None:
+        """Adds a part's features of each layer, now and at the start; there are none of the start where it is not known."""
+        for name, (rows, owner) in features.items():
+            then = start[name][0] if name in start else None
+            if name not in self.grams:
+                retain = RETAINED_ROWS if len(rows) == len(part.rows.features) and part.rows.positions == 1 else 0
+                gram, of_start = part.empty_gram(retain=retain), None if then is None else part.empty_gram(retain=retain)
+                self.grams[name] = NarrowGram(gram, of_start, hold=not self._pass.processes.together)
+            if then is None and self.grams[name].start is not None:  # an empty batch, which other processes wait for
+                then = rows[:0]
+            weights, strata = (None if x is None else x[owner.to(x.device)] for x in (part.weights, part.strata))
+            self.grams[name].update(rows, part.outputs[owner], weights, strata, then)
 
     def finish(self) -> list[Gram]:
         """The filled Grams."""
-        return [gram.finish() for gram in self.grams.values()]
-
-
-def fill_layers(
-    grams: dict[str, NarrowGram], features: dict[str, tuple[Tensor, Tensor]], part: Part, processes: Processes
-) -> None:
-    """Adds a part's features of each layer, with the row of the head that each belongs to, and the head's outputs."""
-    for name, (rows, owner) in features.items():
-        retain = RETAINED_ROWS if len(rows) == len(part.rows.features) and part.rows.positions == 1 else 0
-        if name not in grams:
-            gram = part.empty_gram(retain=retain)
-            grams[name] = NarrowGram(gram, hold=not processes.together)
-        weights, strata = (None if x is None else x[owner.to(x.device)] for x in (part.weights, part.strata))
-        grams[name].update(rows, part.outputs[owner], weights, strata)
+        return [gram for layer in self.grams.values() for gram in layer.finish()]
 
 
 @dataclass

@@ -96,6 +96,9 @@ class Layers:
             yield inputs
 
 
+LayerFeatures = dict[str, tuple[Tensor, Tensor]]  # layer -> (rows, width), and the row of the head that each belongs to
+
+
 @dataclass(frozen=True)
 class LayerPlan:
     """Which layers can be measured and where their channels are, as the first batch has shown.
@@ -143,9 +146,7 @@ def planned(layers: Layers, inputs: LayerInputs, rows: BatchRows, batch: Batch, 
     return LayerPlan(layers.pooling, leaders, dimensions, left_out)
 
 
-def layer_rows(
-    plan: LayerPlan, inputs: LayerInputs, rows: BatchRows, batch: Batch, model: nn.Module, head: str
-) -> dict[str, tuple[Tensor, Tensor]]:
+def layer_rows(plan: LayerPlan, inputs: LayerInputs, rows: BatchRows, batch: Batch, model: nn.Module, head: str) -> LayerFeatures:
     """Layer -> its features (rows, width) and, for each, the row of the head that it belongs to, in the order in which they ran.
 
     What the head is given is taken as the head's features are, whatever the pooling. Layers that are given the same tensor as one
@@ -154,7 +155,7 @@ def layer_rows(
     Raises:
         DataError: layers that shared an input on the first batch do not on this one, or sizes that do not fit.
     """
-    found: dict[str, tuple[Tensor, Tensor]] = {}
+    found: LayerFeatures = {}
     for name, leader in plan.leaders.items():
         if inputs.leaders.get(name) != leader:
             raise DataError(f"layer {name!r} was not given the same as layer {leader!r} in this batch, as it was in the first")

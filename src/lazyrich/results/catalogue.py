@@ -167,7 +167,12 @@ _ENTRIES = (
     Measure(
         "nc1", "NC1", "NC1, within / between classes", "collapse", "0 or more",
         "Spread within the classes over the spread between them: 0 when each class is one point.",
-        richer="lower", math="NC1", column=True,
+        richer="lower", math="NC1", column=True, error="nc1_stderr",
+    ),
+    Measure(
+        "nc1_stderr", "NC1, ± stderr", "standard error", "collapse", "0 or more",
+        "Standard error of NC1.",
+        part_of="NC1", within="nc1",
     ),
     Measure(
         "nc2_equinorm", "NC2 norms", "NC2, unequal norms", "collapse", "0 or more",
@@ -192,7 +197,12 @@ _ENTRIES = (
     Measure(
         "s_init", "S_init", "S_init, alignment with the start", "start", "0 to 1",
         "Centred alignment of the feature kernel with that of the network at its start: 1 when the kernel did not change.",
-        richer="lower", math="$S_{init}$", column=True,
+        richer="lower", math="$S_{init}$", column=True, error="s_init_stderr",
+    ),
+    Measure(
+        "s_init_stderr", "S_init, ± stderr", "standard error", "start", "0 or more",
+        "Standard error of S_init.",
+        part_of="S_init", within="s_init",
     ),
     Measure(
         "parameter_norm", "‖θ‖²", "‖θ‖²", "start", "0 or more",
@@ -217,17 +227,32 @@ _ENTRIES = (
     Measure(
         "target_alignment", "target alignment", "kernel-target alignment", "features", "0 to 1",
         "Centred alignment of the feature kernel with the kernel of the targets.",
-        richer="higher",
+        richer="higher", error="target_alignment_stderr",
+    ),
+    Measure(
+        "target_alignment_stderr", "target alignment, ± stderr", "standard error", "features", "0 or more",
+        "Standard error of the kernel-target alignment.",
+        part_of="target alignment", within="target_alignment",
     ),
     Measure(
         "participation_ratio", "participation ratio", "participation ratio", "features", "1 to the number of features",
         "Effective number of directions over which the variance of the features is spread, by its squares.",
-        richer="lower",
+        richer="lower", error="participation_ratio_stderr",
+    ),
+    Measure(
+        "participation_ratio_stderr", "participation ratio, ± stderr", "standard error", "features", "0 or more",
+        "Standard error of the participation ratio.",
+        part_of="participation ratio", within="participation_ratio",
     ),
     Measure(
         "effective_rank", "effective rank", "effective rank", "features", "1 to the number of features",
         "Effective number of directions over which the variance of the features is spread, by its entropy.",
-        richer="lower",
+        richer="lower", error="effective_rank_stderr",
+    ),
+    Measure(
+        "effective_rank_stderr", "effective rank, ± stderr", "standard error", "features", "0 or more",
+        "Standard error of the effective rank.",
+        part_of="effective rank", within="effective_rank",
     ),
     Measure(
         "rankme", "RankMe", "RankMe", "features", "1 to the number of features",

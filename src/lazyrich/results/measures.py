@@ -70,11 +70,14 @@ class Measure:
 
         >>> Measure("q", "q", "q", "richness", "0 to 1", "", format=".4f").formatted(0.25, 0.01)
         '0.2500 ± 0.0100'
+        >>> Measure("q", "q", "q", "features", "1 or more", "").formatted(12.345678, 0.123456)  # an error has two digits
+        '12.35 ± 0.12'
         """
         if value != value:  # NaN: not measured
             return "-"
         text = format(value, self.format).replace("%", " %")
-        return text if error is None or error != error else f"{text} ± {format(error, self.format)}"
+        digits = ".2g" if self.format.endswith("g") else self.format
+        return text if error is None or error != error else f"{text} ± {format(error, digits)}"
 
     def published(self, value: float) -> str:
         """A figure of a paper as text, with the digits that the paper gives.

@@ -22,6 +22,8 @@ class Comparison:
         target_alignment: kernel-target alignment; None without targets, or where they do not vary.
         s_init: S_init, the centred alignment of the feature kernel with that of the start; None without ``start``.
         parameter_norm, parameter_distance: ‖θ‖² and ‖θ - θ₀‖², the latter None without ``start``.
+        participation_ratio_stderr, effective_rank_stderr, target_alignment_stderr, s_init_stderr: standard errors; None where
+            rows are positions of samples, with fewer than 8 samples, and where one row decides.
     """
 
     participation_ratio: float
@@ -36,6 +38,10 @@ class Comparison:
     s_init: float | None = None
     parameter_norm: float | None = None
     parameter_distance: float | None = None
+    participation_ratio_stderr: float | None = None
+    effective_rank_stderr: float | None = None
+    target_alignment_stderr: float | None = None
+    s_init_stderr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,12 @@ class LayerRichness:
 
     Attributes:
         low_rank, low_rank_corrected, low_rank_stderr, isotropic, balanced, output_alignment: as of :class:`Richness`.
-        participation_ratio: tr(S_c)²/‖S_c‖² of its features.
+        participation_ratio, participation_ratio_stderr: tr(S_c)²/‖S_c‖² of its features, and its standard error.
         num_features, num_rows: width, and the samples (or places) that were counted.
         laziness: λ of this layer's features now and at the start against the network's outputs now; None without the start, or
             where it is undefined.
+        laziness_corrected, laziness_stderr: bias removed, and the standard error; None where rows are positions of samples, and
+            with a random projection.
         reduction: how a layer too wide to measure as it is was made narrow; None where it was not.
         reduction_stderr: standard error of ``low_rank`` from a random projection; None where there was none.
     """
@@ -64,6 +72,9 @@ class LayerRichness:
     reduction: str | None = None
     reduction_stderr: float | None = None
     laziness: float | None = None
+    laziness_corrected: float | None = None
+    laziness_stderr: float | None = None
+    participation_ratio_stderr: float | None = None
 
     def numbers(self) -> dict[str, float]:
         """Every single number by its name in the catalogue; what was not measured is left out."""
@@ -73,7 +84,7 @@ class LayerRichness:
         """What the table of the layers shows, by the catalogue's names; a star marks a random projection."""
         shown = cells(self.numbers())
         columns = ("low_rank_corrected", "isotropic", "balanced", "participation_ratio")
-        columns += () if self.laziness is None else ("laziness",)
+        columns += () if self.laziness is None else ("laziness", "laziness_corrected")
         return {
             "num_features": f"{self.num_features:,}{'' if self.reduction_stderr is None else ' *'}",
             "low_rank": CATALOGUE["low_rank"].formatted(self.low_rank, self.reduction_stderr),
