@@ -234,7 +234,7 @@ class TestLayers:
         last = r.layers["4"]
         assert last.laziness_corrected == pytest.approx(r.laziness_corrected, abs=1e-3)  # on other rows
         assert last.laziness_stderr == pytest.approx(r.laziness_stderr, rel=0.05)
-        assert f"{last.laziness_corrected:.4f} ± {last.laziness_stderr:.4f}" in str(r)
+        assert f"{last.laziness_corrected:.4f} ± {last.laziness_stderr:.4f}" in r.table()
         assert (r.layers["0"].laziness_corrected, r.layers["0"].laziness_stderr) == pytest.approx((1, 0), abs=1e-9)
 
     def test_the_claimed_error_is_the_seen_one(self):
@@ -332,6 +332,6 @@ def test_s_init_has_an_error_and_shares_the_rows_of_the_head():
     r = measure(model, (x, y), start=start)
     alone = lazyrich.functional.standard_error("kernel_alignment", features(model, x), features(start, x), retain=3000)
     assert r.comparison.s_init_stderr == pytest.approx(alone, rel=0.1)  # of 1,024 rows
-    assert f"{r.comparison.s_init:.4g} ± {r.comparison.s_init_stderr:.2g}" in str(r)
+    assert f"{r.comparison.s_init:.4g} ± {r.comparison.s_init_stderr:.2g}" in r.table()
     balanced = measure(model, (x, y), start=start, class_balanced=True)
     assert balanced.comparison.s_init_stderr > r.comparison.s_init_stderr
