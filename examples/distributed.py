@@ -39,7 +39,7 @@ def main(together: bool) -> None:
     sampler = DistributedSampler(data, shuffle=False) if together else None
     result = lazyrich.measure(trained, DataLoader(data, batch_size=128, sampler=sampler), layers="all", nc4=True)
     if rank == 0:
-        print(result)
+        print(result.table())
 
 
 if "RANK" in os.environ:

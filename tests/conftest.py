@@ -14,6 +14,7 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, suppres
 settings.register_profile("explore", deadline=None)
 settings.load_profile("repeatable")
 
+PATIENCE = 600_000  # milliseconds
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -26,6 +27,15 @@ def browser():
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as started:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = started.chromium.launch(executable_path=executable, args=arguments)
+        browser = started.chromium.launch(executable_path=executable, args=arguments, timeout=PATIENCE)
+        new_context = browser.new_context
+
+        def patient(**options):
+            """A context whose waits end with what they wait for, and not with a clock, also on a busy machine."""
+            context = new_context(**options)
+            context.set_default_timeout(PATIENCE)
+            return context
+
+        browser.new_context = patient
         yield browser
         browser.close()

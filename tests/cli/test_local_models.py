@@ -177,7 +177,7 @@ class TestErrors:
             ("hf:empty", "data.csv", "MODEL: empty has no config.json"),
             ("hf:{bert}", "missing.csv", "--data: there is no file 'missing.csv'"),
             ("hf:{bert}", "data.csv --text words", "--text: data.csv has no column 'words'. It has: text, label"),
-            ("hf:{bert}", "data.csv --label lable", "--label: data.csv has no column 'lable'; did you mean label?"),
+            ("hf:{bert}", "data.csv --label lbael", "--label: data.csv has no column 'lbael'; did you mean label?"),
             ("hf:{bert}", "odd.csv", "the label 'great' in column 'label' is none of the model's: bad, good, odd"),
             ("hf:{bert}", "two.csv", "which column of two.csv holds the texts? Pass --text with one of first, second"),
             ("hf:{bert}", "broken.json", "--data: broken.json cannot be read"),
