@@ -11,6 +11,8 @@ import numpy as np
 from .._support.spread import mean_and_sd
 from ..gram import Gram
 
+_ROUNDING = 1e-7  # of a value, below which an error is rounding
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -72,9 +74,13 @@ class Measure:
         '0.2500 ± 0.0100'
         >>> Measure("q", "q", "q", "features", "1 or more", "").formatted(12.345678, 0.123456)  # an error has two digits
         '12.35 ± 0.12'
+        >>> Measure("q", "q", "q", "features", "1 or more", "").formatted(1.0, 1.8e-9)  # rounding
+        '1 ± 0'
         """
         if value != value:  # NaN: not measured
             return "-"
+        if error is not None and error < _ROUNDING * abs(value):
+            error = 0.0
         text = format(value, self.format).replace("%", " %")
         digits = ".2g" if self.format.endswith("g") else self.format
         return text if error is None or error != error else f"{text} ± {format(error, digits)}"
