@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..gram.retained_rows import adding_up_to
 
-_FEW = 30  # common rows from which the error of a difference is estimated, unless there are no others
+_ENOUGH_COMMON = 30  # common rows from which the error of a difference is estimated, unless there are no others
 FEW = 8  # samples below which there is no error
 ONE_DECIDES = 0.9  # share of one row in the sum of squared influences above which there is no error
 _NORMAL = 1.959964  # 97.5 % quantile
@@ -68,7 +68,7 @@ class Influence:
         if not torch.equal(self.keys, other.keys):
             common = np.intersect1d(self.keys.cpu().numpy(), other.keys.cpu().numpy(), return_indices=True)[1:]
             mine, theirs = self._some(common[0]), other._some(common[1])
-        enough = len(mine.moves) >= min(_FEW, len(self.moves), len(other.moves))
+        enough = len(mine.moves) >= min(_ENOUGH_COMMON, len(self.moves), len(other.moves))
         if not enough or not math.isclose(self.samples, other.samples, rel_tol=1e-6):
             return None
         moves = own * mine.moves.double() - others * theirs.moves.double()
