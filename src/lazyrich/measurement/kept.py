@@ -14,11 +14,11 @@ from torch import Tensor
 from .._support.files import write_whole
 from ..errors import DataError
 from ..model.copying import copied_model
-from ..model.layers import LayerPlan
+from ..model.layers import LayerFeatures, LayerPlan
 from ..model.redraw import new_norms
 from .one_pass import OnePass, Part
 from .probe import Probe
-from .start import LayerFeatures, StartNetwork, StartSums, settle_on
+from .start import StartNetwork, StartSums, settle_on
 
 KEPT_BYTES = 2**30  # at most, on each process
 

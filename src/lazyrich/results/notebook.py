@@ -72,8 +72,10 @@ def _drawn(scale: Scale) -> str:
     )
     text = f"{_text(scale.symbol)} = {scale.number}"
     return (
-        f'<div style="display:flex;gap:10px;align-items:center;flex-wrap:wrap"><span style="width:11em">{text}</span>'
-        f'<svg width="{_WIDTH + 20}" height="34" role="img" aria-label="{text} on a scale from 0 to 1">'
+        '<div style="display:flex;gap:10px;align-items:center;flex-wrap:wrap">'
+        f'<span style="width:13em;white-space:nowrap">{text}</span>'
+        f'<svg viewBox="0 0 {_WIDTH + 20} 34" style="width:{_WIDTH + 20}px;max-width:100%" role="img" '
+        f'aria-label="{text} on a scale from 0 to 1">'
         f'<line x1="10" x2="{10 + _WIDTH}" y1="12" y2="12" stroke="currentColor"/>{marks}{bar}'
         f'<circle cx="{x(scale.value):.1f}" cy="12" r="5" fill="#0072B2"/></svg></div>'
     )
