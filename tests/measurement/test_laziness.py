@@ -98,6 +98,20 @@ class TestWithTheStart:
         with pytest.raises(CheckpointError, match="missing.pt does not exist"):
             measure(model, data(), start=tmp_path / "missing.pt")
 
+    @pytest.mark.parametrize("num_samples", [None, 30])
+    def test_a_start_with_other_rows(self, num_samples):
+        """More rows would be cut to the first ones, and features of one input compared with those of another."""
+        torch.manual_seed(0)
+        model, start = nn.Linear(4, 2), nn.Linear(4, 2)
+        x = torch.randn(50, 4)
+
+        def forward(network, batch):
+            rows = torch.cat([batch, batch]) if network is start else batch
+            return lazyrich.Rows(rows, network(rows))
+
+        with pytest.raises(DataError, match="both networks must give the same rows"):
+            measure(model, [x], start=start, forward=forward, num_samples=num_samples)
+
     def test_very_many_outputs_that_do_not_follow_from_the_features(self):
         """Their rows are held and replaced at the end, and the features of the start must stay with them."""
 

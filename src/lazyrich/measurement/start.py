@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._support.processes import Processes
+from ..errors import DataError
 from ..functional import kernel_alignment, standard_error
 from ..gram import RETAINED_ROWS, FeaturePair, Gram, update_together
 from ..model.batches import Batch, batches, first_dimension, is_one_shot, sample_limits
@@ -19,6 +20,7 @@ from ..model.copying import copied_model
 from ..model.layers import LayerFeatures, LayerPlan, Layers, layer_rows
 from ..model.linear import unwrapped
 from ..model.redraw import new_norms, settle
+from ..model.rows import BatchRows
 from ..model.undisturbed import undisturbed
 from .one_pass import Known, OnePass, Part, head_name
 from .sums import HeadSums, LayerSums
@@ -56,10 +58,19 @@ class StartNetwork:
             return part.rows.features[:0], {}
         self._known = then.known
         rows = then.rows.first(part.rows.samples)
+        if _shape(rows) != _shape(part.rows):
+            raise DataError(
+                f"the start gives {len(then.rows.features):,} rows for a batch of which {len(part.rows.features):,} count: "
+                "both networks must give the same rows"
+            )
         inner = (
             {} if plan is None or then.layers is None else layer_rows(plan, then.layers, rows, part.batch, self._network, name)
         )
         return rows.features, inner
+
+
+def _shape(rows: BatchRows) -> tuple[int, int, int]:
+    return rows.batch_samples, rows.positions, len(rows.index)
 
 
 class StartSums:
