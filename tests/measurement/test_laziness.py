@@ -109,7 +109,7 @@ class TestWithTheStart:
             rows = torch.cat([batch, batch]) if network is start else batch
             return lazyrich.Rows(rows, network(rows))
 
-        with pytest.raises(DataError, match="both networks must give the same rows"):
+        with pytest.raises(DataError, match="both must give the same rows"):
             measure(model, [x], start=start, forward=forward, num_samples=num_samples)
 
     def test_very_many_outputs_that_do_not_follow_from_the_features(self):

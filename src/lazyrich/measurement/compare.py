@@ -174,10 +174,7 @@ def _filled(
 def _begun(source: StartNetwork, part: Part) -> Tensor:
     """(n, p) features of the start for a part."""
     with _named("start"):
-        features = source.rows(part, None)[0]
-        if len(features) != len(part.rows.features):
-            raise DataError(f"it answers with {len(features)} rows, and the networks with {len(part.rows.features)}")
-    return features
+        return source.rows(part, None)[0]
 
 
 @contextmanager
@@ -200,9 +197,9 @@ def _again(name: str, one_pass: OnePass, part: Part, known: Known | None) -> Par
 
 
 def _must_fit(name: str, one: Part, first: str, part: Part) -> None:
-    if len(one.rows.features) != len(part.rows.features):
+    if one.rows.sizes != part.rows.sizes:
         raise DataError(
-            f"{name!r} answers with {len(one.rows.features)} rows where {first!r} answers with {len(part.rows.features)}: rows "
+            f"{name!r} gives {one.rows.named_sizes} where {first!r} gives {part.rows.named_sizes}: rows "
             "can be compared only if they are the same; pass rows=, or measure each network alone"
         )
     if one.outputs.shape[1] > MANY_OUTPUTS:

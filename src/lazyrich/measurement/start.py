@@ -20,7 +20,6 @@ from ..model.copying import copied_model
 from ..model.layers import LayerFeatures, LayerPlan, Layers, layer_rows
 from ..model.linear import unwrapped
 from ..model.redraw import new_norms, settle
-from ..model.rows import BatchRows
 from ..model.undisturbed import undisturbed
 from .one_pass import Known, OnePass, Part, head_name
 from .sums import HeadSums, LayerSums
@@ -58,19 +57,15 @@ class StartNetwork:
             return part.rows.features[:0], {}
         self._known = then.known
         rows = then.rows.first(part.rows.samples)
-        if _shape(rows) != _shape(part.rows):
+        if rows.sizes != part.rows.sizes:
             raise DataError(
-                f"the start gives {len(then.rows.features):,} rows for a batch of which {len(part.rows.features):,} count: "
-                "both networks must give the same rows"
+                f"the start gives {rows.named_sizes} where the network gives {part.rows.named_sizes}: "
+                "both must give the same rows"
             )
         inner = (
             {} if plan is None or then.layers is None else layer_rows(plan, then.layers, rows, part.batch, self._network, name)
         )
         return rows.features, inner
-
-
-def _shape(rows: BatchRows) -> tuple[int, int, int]:
-    return rows.batch_samples, rows.positions, len(rows.index)
 
 
 class StartSums:

@@ -81,6 +81,16 @@ class BatchRows:
     batch_samples: int
     left_out: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Samples of the batch, positions of each, and rows that count: equal where two networks give the same rows."""
+        return self.batch_samples, self.positions, len(self.index)
+
+    @property
+    def named_sizes(self) -> str:
+        """The sizes in words."""
+        return f"{len(self.index):,} rows of a batch of {self.batch_samples:,} samples"
+
     def first(self, samples: int) -> BatchRows:
         """Without the rows of all samples after the first ``samples``."""
         if samples >= self.samples:
