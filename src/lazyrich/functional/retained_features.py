@@ -6,6 +6,7 @@ Deleting a row of weight w turns the covariance S into (1+δ)(S - δ x̃x̃ᵀ),
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,16 @@ def _read(sums: Accumulator) -> RetainedFeatures:
     lengths, spread, along = products(x, torch.mul(covariance, unit**2, out=x.new_empty(covariance.shape)))
     design, norm2 = Design.of(rows, sums.strata_rows), torch.linalg.matrix_norm(covariance).square() * unit**4
     return RetainedFeatures(rows, design, unit, covariance.trace() * unit**2, norm2, lengths, spread, along)
+
+
+def coordinates(sums: Accumulator, vectors: Callable[[], Tensor]) -> Tensor:
+    """(m, p) x̃ of the retained rows along the eigenvectors of S, (p, p), which are only asked for where these are not kept."""
+
+    def compute() -> Tensor:
+        x = retained_features(sums).features
+        return x @ vectors().to(x.dtype)
+
+    return sums.reading("retained coordinates", compute)
 
 
 def unit_of(covariance: Tensor) -> float:

@@ -73,7 +73,9 @@ class Directions:
         if rtol is not None and not 0 <= rtol < 1:
             raise ValueError(f"rtol is relative to the largest singular value and must satisfy 0 ≤ rtol < 1, got {rtol}")
         cut = self.rounding if rtol is None else max(rtol, GRAM_FLOOR) * float(self.singular_values[0])
-        rank = int((self.singular_values > cut).sum())
+        rank = max(
+            int((self.singular_values > cut).sum()), 1
+        )  # centred functions may vary by less than the cut of the whole ones
         to_basis = self.right[:rank].T / self.singular_values[:rank]
         covariance = to_basis.T @ self.covariance @ to_basis
         return Span(self.singular_values, rank, to_basis, self.means[:rank], covariance, self.centred)
@@ -131,9 +133,14 @@ def _decomposed(gram: Gram, name: str, less_their_mean: bool, centred: bool) -> 
             raise DataError(f"the mean over {gram.num_outputs:,} outputs is not known, because they were compressed")
         covariance = covariance - covariance.mean(0)
         covariance, mean = covariance - covariance.mean(1, keepdim=True), mean - mean.mean()
-    values, vectors = eigh(covariance)
-    factor = torch.cat([values.clamp_min(0).sqrt().unsqueeze(1) * vectors.T, (0 * mean if centred else mean).unsqueeze(0)])
-    left, singular, right = torch.linalg.svd(factor, full_matrices=False)
+    text = f"eigenvectors of {name}{' less their mean' if less_their_mean else ''}"
+    values, vectors = gram.reading(text, lambda: eigh(covariance))
+    if centred:
+        singular, right, means = values.clamp_min(0).sqrt().flip(0), vectors.T.flip(0), torch.zeros_like(mean)
+    else:
+        factor = torch.cat([values.clamp_min(0).sqrt().unsqueeze(1) * vectors.T, mean.unsqueeze(0)])
+        left, singular, right = torch.linalg.svd(factor, full_matrices=False)
+        means = left[-1]
     largest = float(singular[0])
     if largest == 0:
         raise DegenerateError(f"{name} are constant over the samples (all zero), so they span nothing")
@@ -144,7 +151,7 @@ def _decomposed(gram: Gram, name: str, less_their_mean: bool, centred: bool) -> 
     spread = float((values.clamp_min(0).sum() / columns).sqrt())
     without_mean = default_cut(gram.eps(name), spread, float(values[-1].clamp_min(0).sqrt()))
     hidden = singular[(singular <= cut) & (singular > max(cut / 16, without_mean))]
-    return Directions(singular, right, left[-1], covariance, cut, tuple(hidden.tolist()), centred)
+    return Directions(singular, right, means, covariance, cut, tuple(hidden.tolist()), centred)
 
 
 def varies(sums: Accumulator, name: str) -> bool:

@@ -17,6 +17,7 @@ from ..errors import ConvergenceWarning
 from ..gram import Gram
 from .eigen import TOLERANCE, Eigen, decomposed, separated
 from .inputs import AnyArray, as_gram
+from .retained_features import coordinates
 from .span import span_of
 
 Array = NDArray[np.float64]
@@ -221,6 +222,8 @@ def spectrum_of(gram: Gram, *, centered: bool = False, leading: int | None = Non
     """The spectrum of a Gram's features; arguments as for :func:`feature_spectrum`."""
     operator = covariance = decomposed(gram, centered=True, leading=leading)
     contributions = _contributions(gram, covariance) if "outputs" in gram.widths else None
+    if covariance.whole and gram.retain:
+        coordinates(gram, lambda: covariance.vectors)  # for the error of the effective rank, while the eigenvectors are there
     if not centered:
         operator = covariance = replace(covariance, vectors=covariance.vectors.new_empty(0))  # frees their memory
         operator = decomposed(gram, centered=False, leading=leading)

@@ -10,11 +10,11 @@ from torch import Tensor
 from ..errors import DataError, DegenerateError
 from ..gram import RETAINED_ROWS, FeaturePair, Gram
 from ..gram.accumulator import Accumulator
-from .eigen import decomposed
+from .eigen import decomposed, eigenvalues
 from .influence import FEW, ONE_DECIDES, Influence
 from .inputs import AnyArray, as_gram, as_pair
 from .neural_collapse import class_means, holds_labels, scatter_of_classes
-from .retained_features import RetainedFeatures, products, retained_features, unit_of
+from .retained_features import RetainedFeatures, coordinates, products, retained_features, unit_of
 from .span import varies
 
 Measured = Literal["participation_ratio", "effective_rank", "kernel_alignment", "target_alignment", "nc1"]
@@ -129,10 +129,11 @@ def _alignment(sums: Accumulator, second: str, sample: RetainedFeatures, delta: 
 
 def _effective_rank(gram: Gram, sample: RetainedFeatures, delta: Tensor) -> tuple[Tensor, Tensor]:
     """The trace of S log S without a row, from λ log λ = ∫ (λ/(1+s) - λ/(λ+s)) ds and Sherman & Morrison for each s."""
-    eigen = decomposed(gram, centered=True, leading=gram.widths["features"])
-    largest = float(eigen.values[0])
-    values, scale = eigen.values / largest, sample.unit * largest**0.5
-    squares = (sample.features @ eigen.vectors.to(sample.features.dtype)).double().div_(scale).square_()
+    along = coordinates(gram, lambda: decomposed(gram, centered=True, leading=gram.widths["features"]).vectors)
+    values = eigenvalues(gram, centered=True)
+    largest = float(values[0])
+    values, scale = values / largest, sample.unit * largest**0.5
+    squares = (along.double() / scale).square_()
     lengths = sample.lengths / scale**2
     resolvents = 1 / (values.unsqueeze(1) + _SHIFTS.to(values))
     room = 1 - delta.unsqueeze(1) * (squares @ resolvents)
