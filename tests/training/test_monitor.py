@@ -180,7 +180,7 @@ class TestWhatIsMeasured:
         monitor.step()
         assert "laziness" not in monitor.series
         assert np.isfinite(monitor.series["low_rank"]).all()
-        assert "rows, and had" in monitor.series.notes[0]
+        assert "both must give the same rows" in monitor.series.notes[0]
 
     def test_features_too_large_to_keep(self, monkeypatch):
         monkeypatch.setattr("lazyrich.measurement.kept.KEPT_BYTES", 1000)
