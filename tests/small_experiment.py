@@ -1,4 +1,4 @@
-"""A small experiment, for the tests; as a program: runs it in the folders that the tests name, and is killed where they say."""
+"""A small experiment that tests run. As a program it runs in the folders that they name, and is killed where they say."""
 
 from dataclasses import dataclass
 from pathlib import Path

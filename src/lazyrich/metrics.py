@@ -32,7 +32,7 @@ class GramMetric(Metric):
     Args:
         num_classes: width of the one-hot rows for integer labels; by default the number of outputs, 2 for a single output.
         retain: number of rows that are retained for error bars.
-        head_bias: whether the head has a bias, for the balanced reference; see :class:`lazyrich.Gram`.
+        head_bias: whether the head has a bias, on which the balanced reference depends; see :class:`lazyrich.Gram`.
         kwargs: passed on to ``torchmetrics.Metric``.
     """
 

@@ -440,9 +440,8 @@ class TestCorrection:
         xc = gram.retained().blocks["features"]
         along = xc @ gram.block("features", "features", centered=True)
         pairs = jackknife.norm_pairs(xc @ xc.T, along @ xc.T, (along * xc).sum(1), norm2)  # the derivatives are of the plug-in
-        rows = jackknife._rows(
-            replace(jackknife._sampled(gram), pairs=pairs), directions_of(gram, "outputs", centred=head_bias).span(), most=1024
-        )
+        sample, span = replace(jackknife._sampled(gram), pairs=pairs), directions_of(gram, "outputs", centred=head_bias).span()
+        rows = jackknife._rows(sample, span, jackknife._functions(sample, span), most=1024)
         found = jackknife._second_order_variance(rows, power)
         assert_close(found, expected, rtol=2e-3 if power == 0.5 else 1e-9, atol=0)  # a coarse quadrature stands for B^{-1/2}
 

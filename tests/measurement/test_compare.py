@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from moved import moved, network, rows
 from scipy import stats
 from torch import nn
 
@@ -14,23 +15,6 @@ from lazyrich import CheckpointError, DataError, Difference, HeadError, ModelCom
 from lazyrich.functional import laziness_ratio, low_rank_estimate
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
-
-
-def network(seed=0, width=32, outputs=3):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(8, width), nn.Tanh(), nn.Linear(width, outputs))
-
-
-def moved(model, by, seed=1):
-    twin, g = copy.deepcopy(model), torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in twin.parameters():
-            p.add_(by * p.std() * torch.randn(p.shape, generator=g))
-    return twin
-
-
-def rows(n, seed=5):
-    return torch.randn(n, 8, generator=torch.Generator().manual_seed(seed))
 
 
 class TestTwo:

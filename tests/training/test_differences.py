@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from torch import nn
+from moved import moved, network, rows
 
 import lazyrich
 from lazyrich import DataError, Gram, Monitor, Series
@@ -19,23 +19,6 @@ from lazyrich.results.series import Evaluation, SeriesFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore::lazyrich.RankWarning")
 MEASURES = ("low_rank", "balanced", "laziness")
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(8, 24), nn.Tanh(), nn.Linear(24, 3))
-
-
-def moved(model, by=0.3, seed=1):
-    twin, g = copy.deepcopy(model), torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in twin.parameters():
-            p.add_(by * p.std() * torch.randn(p.shape, generator=g))
-    return twin
-
-
-def rows(n, seed=5):
-    return torch.randn(n, 8, generator=torch.Generator().manual_seed(seed))
 
 
 def monitored(x, later, steps=(1, 2), **options):

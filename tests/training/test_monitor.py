@@ -182,6 +182,17 @@ class TestWhatIsMeasured:
         assert np.isfinite(monitor.series["low_rank"]).all()
         assert "both must give the same rows" in monitor.series.notes[0]
 
+    def test_rows_that_change_after_the_start_leave_the_ratio_out(self):
+        """The features of the start are kept, so that rows that count only later have none to be compared with."""
+        fewer = []
+        monitor = Monitor(network(), images(), every=1, rows=lambda batch: torch.arange(len(batch[0])) >= len(fewer))
+        fewer.append(True)
+        monitor.step()
+        assert "laziness" in monitor.series
+        assert np.isnan(monitor.series["laziness"][-1])
+        assert np.isfinite(monitor.series["low_rank"]).all()
+        assert "rows, and had" in monitor.series.notes[1]
+
     def test_features_too_large_to_keep(self, monkeypatch):
         monkeypatch.setattr("lazyrich.measurement.kept.KEPT_BYTES", 1000)
         series = Monitor(network(), images()).series

@@ -191,6 +191,8 @@ def _check_one_kind(of_models: dict[str, Any], of_arrays: dict[str, Any]) -> Non
 
 def _draws(network: nn.Module, data: object, start: nn.Module | None, build: Callable[[], nn.Module] | None) -> int:
     """Four draws where they can show something: the start is not known, and model and data can be used again."""
+    import torch
+
     from ..model.batches import is_one_shot
     from ..model.redraw import redrawn
 
@@ -198,8 +200,6 @@ def _draws(network: nn.Module, data: object, start: nn.Module | None, build: Cal
         return 0
     if build is not None:
         return DRAWS
-    import torch
-
     try:
         with torch.no_grad(), torch.random.fork_rng():
             redrawn(network)

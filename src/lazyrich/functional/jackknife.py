@@ -120,14 +120,14 @@ def jackknifed(gram: Gram, span: Span, power: float = 1.0) -> Jackknife:
     if n < FEW:
         return Jackknife(note=f"no error, because it takes {FEW} samples and there are effectively {n:.3g}")
     sample = gram.reading("jackknife", lambda: _sampled(gram))
-    h = _functions(sample, span, len(sample.lengths)) @ span.to_basis
+    h = _functions(sample, span)
     leverage = sample.design.w * h.square().sum(1)
     if span.centred:
         leverage = leverage / (1 - sample.design.w)
     # Whichever sample is deleted, the eigenvalues of B, divided by its largest one, lie between these bounds.
     least = float(span.singular_values[span.rank - 1] / span.singular_values[0]) ** 2 * max(1 - float(leverage.max()), 1e-9)
     nodes = _resolvents(power, least, 1 / (1 - float(sample.design.w.max())), sample.design.w)
-    rows = _rows(sample, span, max(128, _MOST_WORK // (span.rank * max(len(nodes[0]), 1))))
+    rows = _rows(sample, span, h, max(128, _MOST_WORK // (span.rank * max(len(nodes[0]), 1))))
     if (why := rows.design.too_few()) is not None:
         return Jackknife(note=why)
     design, norm2, alignment = rows.design, sample.norm2, sample.alignment[: len(rows.h)]
@@ -200,11 +200,11 @@ def norm_pairs(kernel: Tensor, along: Tensor, alignment: Tensor, norm2: Tensor) 
     return kernel.square().sub_(alignment - norm2).sub_(alignment.unsqueeze(1)).sub_(along, alpha=2).div_(norm2)
 
 
-def _rows(sample: _Sample, span: Span, most: int) -> _Rows:
+def _rows(sample: _Sample, span: Span, h: Tensor, most: int) -> _Rows:
     count = min(most, len(sample.lengths))
     scale = span.singular_values[: span.rank] / span.singular_values[0]
     basis = span.to_basis * scale
-    h, mean = _functions(sample, span, count) @ basis, span.basis_mean * scale
+    h, mean = h[:count] * scale, span.basis_mean * scale
     loadings = sample.loadings @ basis
     return _Rows(
         sample=sample,
@@ -220,10 +220,10 @@ def _rows(sample: _Sample, span: Span, most: int) -> _Rows:
     )
 
 
-def _functions(sample: _Sample, span: Span, count: int) -> Tensor:
-    """(count, C) the outputs of the first samples, less their mean where the span is theirs."""
-    outputs = sample.retained.blocks["outputs"][:count]
-    return outputs - sample.mean if span.centred else outputs
+def _functions(sample: _Sample, span: Span) -> Tensor:
+    """(m, r) the basis of the span at the samples."""
+    outputs = sample.retained.blocks["outputs"]
+    return (outputs - sample.mean if span.centred else outputs) @ span.to_basis
 
 
 def _resolvents(power: float, low: float, high: float, like: Tensor, tolerance: float = 1e-9) -> tuple[Tensor, Tensor]:

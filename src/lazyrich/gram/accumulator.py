@@ -210,10 +210,11 @@ class Accumulator:
         return torch.finfo(self._state.pending.features.dtype).eps
 
     def mean(self, name: str) -> Tensor:
-        """(width,) weighted mean of a block, float64; it is kept until more rows come: do not write into it."""
+        """(width,) weighted mean of a block, float64."""
         state, columns = self._ready(), self._columns(name)
         moments = state.moments
-        return self.reading(f"mean of {name}", lambda: moments.pilot[columns] + moments.sum[columns] / state.weight_sum)
+        mean = self.reading(f"mean of {name}", lambda: moments.pilot[columns] + moments.sum[columns] / state.weight_sum)
+        return mean.clone()  # because the caller may write into it
 
     def retained(self, unit: float = 1.0) -> RetainedRows:
         """The retained rows, in descending order of their priorities; those of the first block are multiplied by ``unit``."""

@@ -80,7 +80,7 @@ def scales(r: Richness) -> list[Scale]:
     of_start = r.laziness_source == "start"
     if r.laziness is not None:
         value = r.laziness if r.laziness_corrected is None else r.laziness_corrected
-        marks = (Mark(RICH, "< 0.5 rich", "┊"), Mark(LAZY, "> 0.8 lazy", "┊")) if of_start else ()
+        marks = (Mark(RICH, f"< {RICH:g} rich", "┊"), Mark(LAZY, f"> {LAZY:g} lazy", "┊")) if of_start else ()
         found.append(Scale("λ", value, r.laziness_stderr, marks))
     marks = ()
     if r.laziness:

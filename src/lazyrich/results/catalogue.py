@@ -5,7 +5,7 @@ Tables, figures, the report, the experiments and the files read this list. A new
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from .._support.text import did_you_mean
@@ -170,11 +170,6 @@ _ENTRIES = (
         richer="lower", math="NC1", column=True, error="nc1_stderr",
     ),
     Measure(
-        "nc1_stderr", "NC1, ± stderr", "standard error", "collapse", "0 or more",
-        "Standard error of NC1.",
-        part_of="NC1", within="nc1",
-    ),
-    Measure(
         "nc2_equinorm", "NC2 norms", "NC2, unequal norms", "collapse", "0 or more",
         "How much the lengths of the class means differ: 0 when all are equally long.",
         richer="lower", math="NC2, norms",
@@ -198,11 +193,6 @@ _ENTRIES = (
         "s_init", "S_init", "S_init, alignment with the start", "start", "0 to 1",
         "Centred alignment of the feature kernel with that of the network at its start: 1 when the kernel did not change.",
         richer="lower", math="$S_{init}$", column=True, error="s_init_stderr",
-    ),
-    Measure(
-        "s_init_stderr", "S_init, ± stderr", "standard error", "start", "0 or more",
-        "Standard error of S_init.",
-        part_of="S_init", within="s_init",
     ),
     Measure(
         "parameter_norm", "‖θ‖²", "‖θ‖²", "start", "0 or more",
@@ -230,29 +220,14 @@ _ENTRIES = (
         richer="higher", error="target_alignment_stderr",
     ),
     Measure(
-        "target_alignment_stderr", "target alignment, ± stderr", "standard error", "features", "0 or more",
-        "Standard error of the kernel-target alignment.",
-        part_of="target alignment", within="target_alignment",
-    ),
-    Measure(
         "participation_ratio", "participation ratio", "participation ratio", "features", "1 to the number of features",
         "Effective number of directions over which the variance of the features is spread, by its squares.",
         richer="lower", error="participation_ratio_stderr",
     ),
     Measure(
-        "participation_ratio_stderr", "participation ratio, ± stderr", "standard error", "features", "0 or more",
-        "Standard error of the participation ratio.",
-        part_of="participation ratio", within="participation_ratio",
-    ),
-    Measure(
         "effective_rank", "effective rank", "effective rank", "features", "1 to the number of features",
         "Effective number of directions over which the variance of the features is spread, by its entropy.",
         richer="lower", error="effective_rank_stderr",
-    ),
-    Measure(
-        "effective_rank_stderr", "effective rank, ± stderr", "standard error", "features", "0 or more",
-        "Standard error of the effective rank.",
-        part_of="effective rank", within="effective_rank",
     ),
     Measure(
         "rankme", "RankMe", "RankMe", "features", "1 to the number of features",
@@ -319,7 +294,22 @@ _ENTRIES = (
     Measure("epoch", "epoch", "epoch", "data", "count", "Epoch that the training loop reported.", format=",.0f"),
     Measure("seconds", "seconds", "seconds", "data", "seconds", "Time that the evaluation took."),
 )  # fmt: skip
-CATALOGUE = {entry.name: entry for entry in _ENTRIES}
+
+
+def _with_errors(entries: Iterable[Measure]) -> Iterator[Measure]:
+    """The entries, and after each that has a standard error the entry of that, unless it is listed."""
+    entries = list(entries)
+    listed = {entry.name for entry in entries}
+    for entry in entries:
+        yield entry
+        if entry.error and entry.error not in listed:
+            yield Measure(
+                entry.error, f"{entry.symbol}, ± stderr", "standard error", entry.group, "0 or more",
+                f"Standard error of {entry.symbol}.", part_of=entry.symbol, within=entry.name,
+            )  # fmt: skip
+
+
+CATALOGUE = {entry.name: entry for entry in _with_errors(_ENTRIES)}
 
 
 def entry(name: str) -> Measure:

@@ -70,12 +70,10 @@ def _judged(r: Richness) -> tuple[Regime, str, list[str]]:
 
 
 def _by_start(r: Richness, ratio: float) -> tuple[Regime, str, list[str]]:
-    known = r.laziness_interval is not None and r.laziness_corrected is not None
-    value = r.laziness_corrected if r.laziness_corrected is not None and known else ratio
+    known = r.laziness_interval is not None
     low, high = r.laziness_interval or (ratio - _MARGIN, ratio + _MARGIN)
-    error = "" if r.laziness_stderr is None or not known else f" ± {r.laziness_stderr:.3f}"
-    number = f"λ = {value:.3f}{error}"
-    caveats = [] if known else ["λ has no error here, so its value must be 0.1 from a threshold"]
+    number = f"λ = {r.laziness_corrected:.3f} ± {r.laziness_stderr:.3f}" if known else f"λ = {ratio:.3f}"
+    caveats = [] if known else [f"λ has no error here, so its value must be {_MARGIN:g} from a threshold"]
     regime = _regime(low, high)
     if regime == "undecided":
         return regime, f"{number} is too uncertain to say: measure more samples.", caveats
