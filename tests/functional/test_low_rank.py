@@ -160,6 +160,8 @@ class TestClosedForms:
             assert value == low_rank_measure(Gram.from_tensors(gram.tensors()), reference="balanced").item()
         other = Gram()
         other.update(x, x)
+        with pytest.raises(TypeError, match=r"build it by Gram\(head_bias=False\)"):
+            low_rank_measure(other, reference="balanced", head_bias=False)
         with pytest.raises(DataError, match="a head with a bias into that of a head without"):
             gram.merge(other)
 

@@ -167,6 +167,9 @@ class TestWhereThereIsNone:
             standard_error("nc1", x, z)
         with pytest.raises(TypeError, match="a FeaturePair has no nc1"):
             standard_error("nc1", pair_of(x, z))
+        for measure in ("nc1", "target_alignment"):
+            with pytest.raises(DataError, match="needs targets, and none were passed"):
+                standard_error(measure, x)
         with pytest.raises(DataError, match="needs features_b"):
             standard_error("kernel_alignment", x)
 

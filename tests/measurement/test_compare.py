@@ -162,7 +162,7 @@ class TestStart:
 
     def test_errors(self):
         models = {"a": network(), "b": network(1)}
-        with pytest.raises(DataError, match="start: the start gives 5 rows of a batch of 5 samples where"):
+        with pytest.raises(DataError, match="start: it gives 5 rows of a batch of 5 samples where"):
             compare(models, rows(10), start=nn.Sequential(nn.Unflatten(0, (5, 2)), nn.Flatten(1), nn.Linear(16, 3)))
         with pytest.raises(CheckpointError, match="does not fit"):
             compare(models, rows(10), start=network(width=7).state_dict())

@@ -97,6 +97,10 @@ class TestWithTheStart:
             measure(model, data(), start=nn.Linear(3, 3).state_dict())
         with pytest.raises(CheckpointError, match="missing.pt does not exist"):
             measure(model, data(), start=tmp_path / "missing.pt")
+        wider = network()
+        wider[0] = nn.Linear(99, wider[0].out_features)
+        with pytest.raises(RuntimeError, match="^start: mat1 and mat2"):
+            measure(model, data(), start=wider)
 
     @pytest.mark.parametrize("num_samples", [None, 30])
     def test_a_start_with_other_rows(self, num_samples):

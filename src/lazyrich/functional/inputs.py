@@ -92,6 +92,8 @@ def as_gram(
     if isinstance(features, Gram):
         if outputs is not None or targets is not None or weights is not None:
             raise TypeError("a Gram already holds outputs, targets and weights: pass the Gram alone")
+        if features.head_bias and not head_bias:
+            raise TypeError("a Gram has its own head_bias: build it by Gram(head_bias=False)")
         gram = features
     else:
         arguments = {"features": features, "outputs": outputs, "targets": targets}

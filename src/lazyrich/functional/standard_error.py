@@ -18,6 +18,7 @@ from .retained_features import RetainedFeatures, coordinates, products, retained
 from .span import varies
 
 Measured = Literal["participation_ratio", "effective_rank", "kernel_alignment", "target_alignment", "nc1"]
+_NEEDS = {"kernel_alignment": ("outputs",), "target_alignment": ("targets",), "nc1": ("targets",)}  # blocks of a Gram
 _STEP = 1.25  # in log s, of the integral over resolvents
 _SHIFTS = torch.arange(-24.0, 12.5, _STEP, dtype=torch.float64).exp()  # s, between which the integrand is not 0
 
@@ -68,7 +69,7 @@ def standard_error(
     elif isinstance(features, FeaturePair):
         raise TypeError(f"a FeaturePair has no {measure}: pass a Gram")
     else:
-        sums = as_gram(features, targets=other, weights=weights, retain=retain)
+        sums = as_gram(features, targets=other, weights=weights, retain=retain, needs=_NEEDS.get(measure, ()))
     first = next(iter(sums.widths))
     if not varies(sums, first):
         raise DegenerateError(f"{first} are constant over the samples (dead): {measure} is undefined")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .._support.processes import Processes
-from ..errors import DataError, HeadError, RankWarning
+from ..errors import DataError, RankWarning
 from ..functional import low_rank_estimate
 from ..functional.influence import Influence, known_influences
 from ..gram import RETAINED_ROWS, Gram, update_together
@@ -28,7 +28,7 @@ from ..results.comparison import ModelComparison, difference_of
 from .laziness import Denominators, laziness_of, of_start
 from .measure import one_pass_of
 from .one_pass import Known, OnePass, Part, class_weights
-from .start import StartNetwork, settled_copy, start_network
+from .start import StartNetwork, errors_name, settled_copy, start_network
 
 MEASURES = ("low_rank", "balanced", "laziness")  # of which there are differences
 
@@ -161,7 +161,7 @@ def _filled(
             then = {name: like[name].empty_gram(retain=retain) for name in starts}
             grams[first].fill_together(*[*grams.values(), *then.values()][1:])
         blocks = [{"features": one.rows.features, "outputs": one.outputs} for one in parts.values()]
-        begun = {source: _begun(source, part) for source in starts.values()}
+        begun = {source: source.rows(part, None)[0] for source in starts.values()}
         for name, source in starts.items():
             own = parts[name]
             blocks.append({"features": begun[source].to(own.rows.features.dtype), "outputs": own.outputs})
@@ -171,25 +171,10 @@ def _filled(
     return grams, then, per_position
 
 
-def _begun(source: StartNetwork, part: Part) -> Tensor:
-    """(n, p) features of the start for a part."""
-    with _named("start"):
-        return source.rows(part, None)[0]
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """An error says which network it was."""
-    try:
-        yield
-    except (HeadError, DataError, RuntimeError) as error:
-        raise type(error)(f"{name}: {error}") from error
-
-
 def _again(name: str, one_pass: OnePass, part: Part, known: Known | None) -> Part:
     """The rows of another network for a batch."""
     alone = replace(one_pass, data=[part.batch.item], head=known or one_pass.head)
-    with _named(repr(name)):
+    with errors_name(repr(name)):
         then = next(iter(alone.parts("comparing")), None)
     if then is None:
         raise DataError(f"{name!r} gave no rows for a batch for which another network did")

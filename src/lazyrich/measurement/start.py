@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._support.processes import Processes
-from ..errors import DataError
+from ..errors import DataError, HeadError
 from ..functional import kernel_alignment, standard_error
 from ..gram import RETAINED_ROWS, FeaturePair, Gram, update_together
 from ..model.batches import Batch, batches, first_dimension, is_one_shot, sample_limits
@@ -25,6 +26,19 @@ from .one_pass import Known, OnePass, Part, head_name
 from .sums import HeadSums, LayerSums
 
 PAIR = ("features", "features of the start")
+
+
+@contextmanager
+def errors_name(network: str) -> Iterator[None]:
+    """An error on the way through a network says which one it was."""
+    try:
+        yield
+    except (HeadError, DataError) as error:
+        raise type(error)(f"{network}: {error}") from error
+    except RuntimeError as error:
+        if type(error) is not RuntimeError:  # a type of its own, such as that of full memory, says more than the name
+            raise
+        raise RuntimeError(f"{network}: {error}") from error
 
 
 class StartSource(Protocol):
@@ -52,14 +66,15 @@ class StartNetwork:
             head=self._known or (self._network if found and found.module is self._pass.model else name or None),
         )  # fmt: skip
         layers = None if plan is None or not plan.leaders else Layers(self._network, list(plan.leaders), plan.pooling)
-        then = next(iter(one.parts("start", layers)), None)
+        with errors_name("start"):
+            then = next(iter(one.parts("start", layers)), None)
         if then is None:  # an empty batch, which other processes wait for
             return part.rows.features[:0], {}
         self._known = then.known
         rows = then.rows.first(part.rows.samples)
         if rows.sizes != part.rows.sizes:
             raise DataError(
-                f"the start gives {rows.named_sizes} where the network gives {part.rows.named_sizes}: "
+                f"start: it gives {rows.named_sizes} where the network gives {part.rows.named_sizes}: "
                 "both must give the same rows"
             )
         inner = (
