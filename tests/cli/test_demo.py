@@ -15,8 +15,8 @@ def test_a_rich_and_a_lazy_network(tmp_path, capsys, monkeypatch):
     assert torch.equal(torch.get_rng_state(), before)
     shown = capsys.readouterr()
     assert shown.err == ""
-    assert "trained in full" in shown.out
-    assert "last layer only" in shown.out
+    assert "trained in full: rich: The features have moved" in shown.out
+    assert "last layer only: lazy: The features are nearly those of the start: λ = 1.000" in shown.out
     full = lazyrich.load(tmp_path / "trained-in-full.json")
     last = lazyrich.load(tmp_path / "last-layer-only.json")
     assert full.low_rank < 0.5 * last.low_rank
