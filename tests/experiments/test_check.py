@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lazyrich.experiments import EXPERIMENTS
 from lazyrich.experiments.check import check, main
+from lazyrich.experiments.recorded import read_results
+from lazyrich.experiments.table import SECOND_HAND, table_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,6 +97,33 @@ def test_a_decimal_whose_source_is_wrong(record):
     assert any("is given as" in problem for problem in problems(record))
     change(page, "| balanced_stderr", "| no such measure")
     assert problems(record)
+
+
+@pytest.fixture
+def with_fits(record):
+    """The same with the tables at equal fit."""
+    experiment = EXPERIMENTS["label-shuffle"]
+    folder = record / "results/quick/label-shuffle"
+    results = read_results(folder, list(experiment.setups("quick")))
+    there = (folder / "table.txt").read_text()
+    again = table_text(experiment, "quick", results)
+    start, end = again.index("At equal training loss"), again.index(SECOND_HAND)
+    (folder / "table.txt").write_text(there.replace("Claims:", again[start:end] + "Claims:"))
+    assert problems(record) == []
+    return record
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("100.0 ± 0.0 %  26.5", "100.0 ± 0.0 %  27.5", "results.csv does not give 27.5"),
+        ("At equal training accuracy", "At equal test accuracy", "the tables at equal fit are"),
+        ("training loss  train", "testing loss   train", "testing loss: results.csv does not give"),
+    ],
+)
+def test_a_changed_table_at_equal_fit(with_fits, old, new, message):
+    change(with_fits / "results/quick/label-shuffle/table.txt", old, new)
+    assert any(message in problem for problem in problems(with_fits))
 
 
 def test_the_command(record, capsys):

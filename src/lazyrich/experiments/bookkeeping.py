@@ -20,7 +20,7 @@ from . import EXPERIMENTS
 from .experiment import Claim, Experiment, Preset
 from .ingredients.seeds import seed_numbers
 from .provenance import commit
-from .recorded import Line, read_results, read_table
+from .recorded import Block, Line, read_results, read_table
 from .register import REGISTER, Judged, Register, Registered, append, read_register, unregistered
 from .table import SECOND_HAND, seed_count
 
@@ -80,20 +80,27 @@ def claim_of(experiment: Experiment, line: Line) -> Claim:
 
 
 def numbers(experiment: Experiment, preset: Preset, folder: Path) -> str:
-    """The table of a run as HTML. Figures of another data set than that of the run are left out."""
+    """The tables of a run as HTML, those at equal fit last. Figures of another data set than that of the run are left out."""
     table = read_table(folder / "table.txt")
-    shown = [k for k, column in enumerate(table.columns) if column != "published" or preset in experiment.published_for]
-    headings = "".join(f"<th>{escape(table.columns[k])}</th>" for k in shown)
-    lines = [f"<tr><th></th>{headings}</tr>"]
-    for label, cells in table.rows.items():
-        values = "".join(f"<td>{_cell(cells[k])}</td>" for k in shown)
-        lines.append(f"<tr><td>{escape(label)}</td>{values}</tr>")
+    shown = [k for k, column in enumerate(table.block.columns) if column != "published" or preset in experiment.published_for]
     seeds = read_results(folder, list(experiment.setups(preset))).seeds
-    body = "\n".join(lines)
     notes = [f"`{preset}`, {seed_count(seeds)}: mean and standard deviation.", *table.remarks]
-    if any(table.columns[k] == "published" for k in shown) and SECOND_HAND not in notes:
+    if any(table.block.columns[k] == "published" for k in shown) and SECOND_HAND not in notes:
         notes.append(SECOND_HAND)
-    return f'<div class="record">\n<table>\n{body}\n</table>\n</div>\n\n' + "\n\n".join(map(escape, notes)) + "\n"
+    parts = [_html(table.block, shown), *map(escape, notes)]
+    for fit in table.fits:
+        parts += [f"**{escape(fit.title)}.** Each seed by itself, by interpolation between evaluations.", _html(fit)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _html(block: Block, shown: Sequence[int] | None = None) -> str:
+    shown = range(len(block.columns)) if shown is None else shown
+    headings = "".join(f"<th>{escape(block.columns[k])}</th>" for k in shown)
+    lines = [f"<tr><th></th>{headings}</tr>"]
+    for label, cells in block.rows.items():
+        lines.append(f"<tr><td>{escape(label)}</td>{''.join(f'<td>{_cell(cells[k])}</td>' for k in shown)}</tr>")
+    body = "\n".join(lines)
+    return f'<div class="record">\n<table>\n{body}\n</table>\n</div>'
 
 
 def _cell(text: str) -> str:

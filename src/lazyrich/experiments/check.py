@@ -24,9 +24,9 @@ from .._support.spread import mean_and_sd
 from ..results.catalogue import entry
 from . import EXPERIMENTS
 from .experiment import Experiment, Preset, Results, Row
-from .recorded import FORMER_SYMBOLS, Table, read_results, read_table
+from .recorded import FORMER_SYMBOLS, Block, Table, read_results, read_table
 from .register import Register, read_register
-from .table import COLUMNS, SECOND_HAND
+from .table import AT_EQUAL_FIT, COLUMNS, SECOND_HAND, all_remarks, fits
 
 DECIMAL = re.compile(r"(?<![\w.,])\d[\d,]*\.\d+(?![\w.]*\w)")
 NOT_PROSE = re.compile(r"```.*?```|<!--.*?-->|--8<--.*?$|\]\([^)]*\)|`[^`\n]*`", re.DOTALL | re.MULTILINE)
@@ -56,7 +56,12 @@ def check(results: Path, pages: Path | None = None, register: Register | None = 
         experiment, table = EXPERIMENTS[name], read_table(path)
         runs = read_results(path.parent, list(experiment.setups(preset)))
         records.setdefault(name, {})[preset] = runs
-        for problem in (*_cells(experiment, table, runs, found), *_claims(experiment, preset, table, runs, register, found)):
+        problems = (
+            *_cells(experiment, table.block, runs, found),
+            *_fits(experiment, preset, table, runs, found),
+            *_claims(experiment, preset, table, runs, register, found),
+        )
+        for problem in problems:
             found.problems.append(f"{path}: {problem}")
     for name, of_presets in records.items():
         page = pages / f"{name}.md" if pages else None
@@ -65,16 +70,16 @@ def check(results: Path, pages: Path | None = None, register: Register | None = 
     return found
 
 
-def _cells(experiment: Experiment, table: Table, results: Results, found: Found) -> Iterator[str]:
+def _cells(experiment: Experiment, block: Block, results: Results, found: Found) -> Iterator[str]:
     rows = experiment.table_rows(results)
     symbols = {entry(measure).symbol: measure for measure in (*COLUMNS, *experiment.columns)}
     symbols = {**{symbol: measure for symbol, measure in FORMER_SYMBOLS.items() if symbol not in symbols}, **symbols}
-    for label, cells in table.rows.items():
+    for label, cells in block.rows.items():
         if label not in rows:
             yield f"the experiment has no row {label!r}"
             continue
         measure = ""
-        for column, cell in zip(table.columns, cells, strict=True):
+        for column, cell in zip(block.columns, cells, strict=True):
             found.cells += 1
             if column == "published":
                 figure = rows[label].published.get(measure)
@@ -87,13 +92,35 @@ def _cells(experiment: Experiment, table: Table, results: Results, found: Found)
                 measure = symbols[column]
                 values = results.values(rows[label], measure)
                 again = entry(measure).over_seeds(values)
-                same = cell == again or _same_but_for_rounding(cell, again, measure, values)
+                same = _is_mean_of(cell, measure, values)
             if not same:
                 yield f"{label}, {column}: the table has {cell or 'nothing'}, and results.csv gives {again or 'nothing'}"
 
 
-def _same_but_for_rounding(cell: str, again: str, measure: str, values: np.ndarray) -> bool:
-    """Whether a cell is the rounded value up to the seven digits of results.csv."""
+def _fits(experiment: Experiment, preset: Preset, table: Table, results: Results, found: Found) -> Iterator[str]:
+    again = fits(experiment, preset, results)
+    symbols = {entry(measure).symbol: measure for measure in AT_EQUAL_FIT}
+    if table.fits and list(again) != [block.title for block in table.fits]:  # tables of before have none
+        yield f"the tables at equal fit are {list(again)}, and the file has {[block.title for block in table.fits]}"
+        return
+    for block in table.fits:
+        values = again[block.title]
+        if list(values) != list(block.rows):
+            yield f"{block.title}: the rows are {list(values)}, and the file has {list(block.rows)}"
+            continue
+        for label, cells in block.rows.items():
+            for column, cell in zip(block.columns, cells, strict=True):
+                found.cells += 1
+                measure = symbols.get(column)
+                if measure is None or not _is_mean_of(cell, measure, values[label][measure]):
+                    yield f"{block.title}: {label}, {column}: results.csv does not give {cell or 'nothing'}"
+
+
+def _is_mean_of(cell: str, measure: str, values: np.ndarray) -> bool:
+    """Whether a cell is the rounded mean and standard deviation, up to the seven digits of results.csv."""
+    again = entry(measure).over_seeds(values)
+    if cell == again:
+        return True
     scale = 100 if "%" in entry(measure).format else 1
     numbers = [re.findall(r"-?\d+\.?\d*", text) for text in (cell, again)]
     if "-" in (cell, again) or len(numbers[0]) != len(numbers[1]):
@@ -111,7 +138,7 @@ def _claims(
     experiment: Experiment, preset: Preset, table: Table, results: Results, register: Register, found: Found
 ) -> Iterator[str]:
     for remark in table.remarks:
-        if remark not in (SECOND_HAND, *experiment.remarks(results)):
+        if remark not in (SECOND_HAND, *all_remarks(experiment, preset, results)):
             yield f"the experiment does not give the remark {remark!r}"
     listed: set[str] = set()
     for line in table.claims:

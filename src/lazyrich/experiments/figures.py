@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,23 @@ import numpy as np
 from .._support.spread import mean_and_sd
 from ..results.catalogue import entry
 from ..results.curves_panel import draw_curves, draw_moments, evenly, label_curves
-from ..results.drawing import COLOURS, FAINT, INK, as_text, band, heading, new_figure, over_steps, quiet, save_figure
+from ..results.drawing import (
+    COLOURS,
+    FAINT,
+    INK,
+    as_text,
+    band,
+    heading,
+    new_figure,
+    over_steps,
+    quiet,
+    readable_log,
+    save_figure,
+)
 from .experiment import Results, When, at_the_end
+from .fit import comparable, title
 from .run_folder import Run
+from .setup import Setup
 
 DPI = 130
 COLUMNS = 4  # of panels
@@ -108,6 +123,35 @@ def over_factor(
         quiet(axis)
     if len(lines) > 1:
         axes.flat[0].legend(frameon=False, fontsize=8)
+    save_figure(figure, path, DPI)
+
+
+def over_fit(results: Results, path: Path, setups: Mapping[str, Setup]) -> None:
+    """Draw D_LR over the training loss, at every evaluation but the start: one panel for each set of comparable conditions.
+
+    A line joins the evaluations of one seed; its last one has the largest mark.
+    """
+    groups = comparable(results, setups)
+    columns = min(len(groups), COLUMNS)
+    rows = -(-len(groups) // columns)
+    figure = new_figure(4.6 * columns + 0.4, 4.4 * rows + 0.3, "experiments")
+    axes: Any = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axis in axes.flat[len(groups) :]:
+        axis.axis("off")
+    for axis, group in zip(axes.flat, groups, strict=False):
+        for name, colour in zip(group, cycle(COLOURS)):
+            for k, run in enumerate(results.runs[name]):
+                loss, value = run["train_loss"][1:], run["low_rank"][1:]
+                axis.plot(loss, value, color=colour, lw=0.7, marker="o", ms=2, alpha=0.6)
+                axis.plot(loss[-1:], value[-1:], color=colour, marker="o", ms=6, ls="", label=None if k else as_text(name))
+        axis.set_xscale("log")
+        readable_log(axis.xaxis)
+        axis.set_xlabel("training loss (logarithmic)")
+        heading(axis, as_text(title(setups[group[0]])), size=10)
+        axis.legend(frameon=False, fontsize=7)
+        quiet(axis)
+    axes[0, 0].set_ylabel(entry("low_rank").title)
+    axes[0, 0].set_ylim(bottom=0)
     save_figure(figure, path, DPI)
 
 

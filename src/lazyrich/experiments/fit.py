@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from .experiment import Results
 from .run_folder import Run
+from .setup import Setup
 
 
 def first_index(values: np.ndarray, level: float) -> float:
@@ -51,3 +53,62 @@ def rank_correlation(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.nd
         return float("nan")
     ranks = [[float(np.mean(np.flatnonzero(np.sort(values) == value))) for value in values] for values in (x, y)]
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+Rows = Mapping[str, Mapping[str, np.ndarray]]  # condition -> measure -> (seeds,) values
+
+AT_EQUAL: Mapping[str, Callable[[Sequence[Run], str], list[float]]] = {
+    "train_loss": at_equal_loss,
+    "train_accuracy": at_equal_accuracy,
+}
+
+
+def equal_fits(results: Results, setups: Mapping[str, Setup], measures: Sequence[str]) -> dict[str, Rows]:
+    """Comparable conditions where each of them first is as far in its training as the one that ends least far.
+
+    Each seed by itself, by linear interpolation between evaluations. At equal accuracy the factors of the loss may differ.
+
+    Returns:
+        "train_loss" and "train_accuracy" -> the rows; a condition with nothing to be compared with has none.
+    """
+    fits: dict[str, Rows] = {}
+    for fit, at_equal in AT_EQUAL.items():
+        values: dict[str, dict[str, np.ndarray]] = {}
+        for group in comparable(results, setups, same_loss=fit == "train_loss"):
+            for measure in measures:
+                of_seeds = [at_equal([runs[name] for name in group], measure) for runs in results.by_seed]
+                for k, name in enumerate(group):
+                    values.setdefault(name, {})[measure] = np.array([of_seed[k] for of_seed in of_seeds])
+        if values:
+            fits[fit] = {name: values[name] for name in results.runs if name in values}
+    return fits
+
+
+def comparable(results: Results, setups: Mapping[str, Setup], *, same_loss: bool = True) -> list[list[str]]:
+    """The conditions with the same data set, the same kind of network and the same loss, two or more of them.
+
+    Args:
+        same_loss: whether also the factors of the loss and of its targets are the same.
+    """
+    groups: dict[object, list[str]] = {}
+    for name in results.runs:
+        setup = setups[name]
+        key = title(setup), setup.loss if same_loss else setup.loss.name
+        groups.setdefault(key, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def title(setup: Setup) -> str:
+    """Network, data set and loss."""
+    data = getattr(setup.data, "name", type(setup.data).__name__)
+    return f"{type(setup.model).__name__}, {data}, {setup.loss.name}"
+
+
+def remarks(results: Results, setups: Mapping[str, Setup]) -> list[str]:
+    """How far D_LR follows the training loss: their rank correlation over the last evaluations of comparable conditions."""
+    lines = []
+    for group in comparable(results, setups):
+        ends = [[run.last(measure) for name in group for run in results.runs[name]] for measure in ("low_rank", "train_loss")]
+        words = "rank correlation of the last D_LR with the last training loss"
+        lines.append(f"{title(setups[group[0]])}: {words} {rank_correlation(*ends):.2f}")
+    return lines

@@ -38,20 +38,35 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table as it was published.
+class Block:
+    """Rows below their headings.
 
     Attributes:
-        title: its first line.
+        title: the line above the headings, without its colon, or empty.
         columns: headings.
         rows: label -> cell below each heading.
-        remarks: lines between the rows and the claims.
-        claims: the claims.
     """
 
     title: str
     columns: list[str]
     rows: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it was published.
+
+    Attributes:
+        title: its first line.
+        block: its rows.
+        fits: its rows at equal fit.
+        remarks: lines between the rows and the claims.
+        claims: the claims.
+    """
+
+    title: str
+    block: Block
+    fits: list[Block]
     remarks: list[str]
     claims: list[Line]
 
@@ -87,24 +102,35 @@ def read_table(path: Path) -> Table:
     Raises:
         DataError: it has another form.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rules = [k for k, line in enumerate(lines) if line and set(line) == {"─"}]
-    if len(rules) != 1 or rules[0] < 2:
+    title, *paragraphs = path.read_text(encoding="utf-8").rstrip("\n").split("\n\n")
+    blocks, claims, remarks = [], [], []
+    for lines in (paragraph.splitlines() for paragraph in paragraphs):
+        if any(_is_rule(line) for line in lines):
+            blocks.append(_block(lines))
+            continue
+        for line in lines:
+            found = CLAIM.fullmatch(line)
+            if found:
+                verdict, text, holds, of, why, rule = found.groups()
+                claims.append(Line(verdict.lower(), text, int(holds), int(of), why or "", rule))
+            elif line not in ("Claims:", "Beyond the paper:"):
+                remarks.append(line)
+    if not blocks or blocks[0].title:
         raise DataError(f"{path} is no table of an experiment")
-    starts = [found.start() for found in re.finditer(r"(?<=  )\S|^\S", lines[rules[0] - 1])]
-    end = next((k for k in range(rules[0], len(lines)) if not lines[k]), len(lines))
-    rows = {}
-    for line in lines[rules[0] + 1 : end]:
-        label, *cells = (line[a:b].strip() for a, b in zip([0, *starts], [*starts, None], strict=True))
-        rows[label] = cells
-    heading = lines[rules[0] - 1]
-    columns = [heading[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
-    claims, remarks = [], []
-    for line in filter(None, lines[end:]):
-        found = CLAIM.fullmatch(line)
-        if found:
-            verdict, text, holds, of, why, rule = found.groups()
-            claims.append(Line(verdict.lower(), text, int(holds), int(of), why or "", rule))
-        elif line not in ("Claims:", "Beyond the paper:"):
-            remarks.append(line)
-    return Table(lines[0], columns, rows, remarks, claims)
+    return Table(title, blocks[0], blocks[1:], remarks, claims)
+
+
+def _is_rule(line: str) -> bool:
+    return set(line) == {"─"}
+
+
+def _block(lines: list[str]) -> Block:
+    rule = next(k for k, line in enumerate(lines) if _is_rule(line))
+    heading = lines[rule - 1] if rule else ""
+    starts = [found.start() for found in re.finditer(r"(?<=  )\S|^\S", heading)]
+
+    def parts(line: str, cuts: list[int]) -> list[str]:
+        return [line[a:b].strip() for a, b in zip(cuts, [*cuts[1:], None], strict=True)]
+
+    rows = {label: cells for label, *cells in (parts(line, [0, *starts]) for line in lines[rule + 1 :])}
+    return Block("".join(lines[: rule - 1]).removesuffix(":"), parts(heading, starts), rows)

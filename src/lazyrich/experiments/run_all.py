@@ -14,7 +14,8 @@ from .._support.files import folder_name, write_text
 from .._support.progress import progress_bar
 from .._support.resume import check_free
 from .experiment import Experiment, Preset, Results, chosen
-from .figures import over_time
+from .figures import over_fit, over_time
+from .fit import comparable
 from .ingredients.images import data_folder
 from .ingredients.seeds import Seeds, seed_numbers, typed_seeds
 from .machine import Machine, create_fabric
@@ -77,17 +78,21 @@ def run_experiment(
     options |= {name: (value, defaults[name]) for name, value in asdict(machine).items()}
     seconds = sum(run.seconds for of_condition in runs.values() for run in of_condition)
     about = facts(command_line("run", experiment.name, options), numbers, machine, seconds, setups.values(), root)
-    _write(experiment, results, out, table, about)
+    _write(experiment, results, out, table, about, setups)
     return table
 
 
-def _write(experiment: Experiment, results: Results, out: Path, table: str, about: dict[str, Any]) -> None:
+def _write(
+    experiment: Experiment, results: Results, out: Path, table: str, about: dict[str, Any], setups: dict[str, Setup]
+) -> None:
     runs = [
         ((name, seed), run) for name, of_seeds in results.runs.items() for seed, run in zip(results.seeds, of_seeds, strict=True)
     ]
     write_text(out / "table.txt", table + "\n")
     write_text(out / "results.csv", tidy_csv(("condition", "seed"), runs))
     write_text(out / "run.json", json.dumps(about, indent=1) + "\n")
+    if comparable(results, setups):
+        over_fit(results, out / "over-fit.png", setups)
     if results.complete:
         experiment.figures(results, out)
     else:

@@ -8,6 +8,7 @@ import numpy as np
 
 from .._support.text import ruled
 from ..results.catalogue import entry
+from . import fit
 from .experiment import Experiment, Preset, Results
 from .ingredients.seeds import typed_seeds
 from .register import Register, read_register
@@ -16,6 +17,13 @@ COLUMNS = (  # of every experiment, before its own
     "train_accuracy", "test_accuracy", "low_rank", "low_rank_corrected", "laziness", "balanced", "output_alignment",
     "output_rank",
 )  # fmt: skip
+
+AT_EQUAL_FIT = ("train_loss", "train_accuracy", "test_accuracy", "low_rank", "laziness", "balanced", "output_alignment")
+
+TITLES = {
+    "train_loss": "At equal training loss: where each first has the highest of their last ones",
+    "train_accuracy": "At equal training accuracy: where each first has the lowest of their last ones",
+}
 
 SECOND_HAND = "Published figures are second-hand: they are from a published summary of the paper, not from its tables."
 
@@ -30,7 +38,7 @@ def table_text(experiment: Experiment, preset: Preset, results: Results, registe
         register: by default that of the library.
     """
     register = register or read_register()
-    remarks = experiment.remarks(results) if results.complete else []
+    remarks = all_remarks(experiment, preset, results)
     shown = preset in experiment.published_for and any(row.published for row in experiment.table_rows(results).values())
     seeds = seed_count(results.seeds)
     return "\n".join(
@@ -38,6 +46,7 @@ def table_text(experiment: Experiment, preset: Preset, results: Results, registe
             f"{experiment.name} ({preset}), {seeds}: {experiment.question}",
             "",
             *_rows(experiment, results, shown),
+            *_equal_fits(experiment, preset, results),
             *(["", SECOND_HAND] if shown else []),
             *(["", *remarks] if remarks else []),
             *_claims(experiment, preset, results, register, "Claims", beyond=False),
@@ -63,6 +72,27 @@ def _rows(experiment: Experiment, results: Results, with_published: bool) -> lis
                 line.append(entry(measure).published(row.published[measure]) if measure in row.published else "")
         cells.append(line)
     return ruled(cells)
+
+
+def fits(experiment: Experiment, preset: Preset, results: Results) -> dict[str, fit.Rows]:
+    """The tables at equal fit, by their titles; none where some conditions were not run."""
+    found = fit.equal_fits(results, experiment.setups(preset), AT_EQUAL_FIT) if results.complete else {}
+    return {TITLES[measure]: rows for measure, rows in found.items()}
+
+
+def all_remarks(experiment: Experiment, preset: Preset, results: Results) -> list[str]:
+    """The lines below the tables; none where some conditions were not run."""
+    return [*fit.remarks(results, experiment.setups(preset)), *experiment.remarks(results)] if results.complete else []
+
+
+def _equal_fits(experiment: Experiment, preset: Preset, results: Results) -> list[str]:
+    lines = []
+    for title, rows in fits(experiment, preset, results).items():
+        columns = [measure for measure in AT_EQUAL_FIT if not all(np.isnan(of[measure]).all() for of in rows.values())]
+        cells = [["", *(entry(measure).symbol for measure in columns)]]
+        cells += [[name, *(entry(measure).over_seeds(of[measure]) for measure in columns)] for name, of in rows.items()]
+        lines += ["", f"{title}:", *ruled(cells)]
+    return lines
 
 
 def seed_count(seeds: Sequence[int]) -> str:

@@ -14,6 +14,7 @@ from .._support.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito, safe for colour blindness
@@ -78,6 +79,18 @@ def over_steps(axis: Axes, steps: np.ndarray) -> None:
     elif len(later):
         axis.set_xscale("log")
     axis.set_xlabel("step")
+
+
+def readable_log(axis: Axis) -> None:
+    """Mark a logarithmic axis with numbers that can be read (0.05, 0.1, 0.2); call it when everything is drawn."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low)
+    subs = (1.0, 2.0, 5.0) if decades < 3 else (1.0,)
+    axis.set_major_locator(MaxNLocator(5) if decades < 0.8 else LogLocator(subs=subs))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value >= 1e-4 else f"{value:.0e}"))
 
 
 def band(axis: Axes, steps: np.ndarray, middle: np.ndarray, half: np.ndarray, colour: Any, label: str) -> None:
