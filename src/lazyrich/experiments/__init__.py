@@ -5,12 +5,14 @@ from __future__ import annotations
 from .catalogue import (
     batch_norm,
     collapse,
+    depth_profile,
     dial,
     encoded_mnist,
     feature_growth,
     grokking,
     label_shuffle,
     learning_rate,
+    sample_size,
     target_downscale,
     train_size,
     weight_decay,
@@ -41,6 +43,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         feature_growth,
         collapse,
         dial,
+        depth_profile,
+        sample_size,
     )
 }
 

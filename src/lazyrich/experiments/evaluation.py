@@ -30,7 +30,9 @@ def evaluate_network(network: nn.Module, start: nn.Module, data: Data, setup: Se
         values[f"{name}_loss"], values[f"{name}_accuracy"] = _accuracy(network, split, setup.loss, fabric)
 
     def measured() -> Measured:
-        r = measure(network, (train.inputs, train.labels), head="head", start=start, extra=setup.extra)
+        r = measure(
+            network, (train.inputs, train.labels), head="head", start=start, extra=setup.extra, layers=setup.layers or None
+        )
         curves = r.curves()
         if setup.held_out and fabric.world_size == 1:
             curves["held_out_quality"] = held_out_quality(r.spectrum, collect(network, (test.inputs, test.labels), head="head"))

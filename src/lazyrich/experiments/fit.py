@@ -85,7 +85,7 @@ def equal_fits(results: Results, setups: Mapping[str, Setup], measures: Sequence
 
 
 def comparable(results: Results, setups: Mapping[str, Setup], *, same_loss: bool = True) -> list[list[str]]:
-    """The conditions with the same data set, the same kind of network and the same loss, two or more of them.
+    """The conditions with the same data set, kind of network, loss and number of measured samples, two or more of them.
 
     Args:
         same_loss: whether also the factors of the loss and of its targets are the same.
@@ -93,7 +93,7 @@ def comparable(results: Results, setups: Mapping[str, Setup], *, same_loss: bool
     groups: dict[object, list[str]] = {}
     for name in results.runs:
         setup = setups[name]
-        key = title(setup), setup.loss if same_loss else setup.loss.name
+        key = title(setup), setup.measured, setup.loss if same_loss else setup.loss.name
         groups.setdefault(key, []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 

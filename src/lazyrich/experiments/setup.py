@@ -89,6 +89,7 @@ class Setup:
         trained: all parameters, or those of the last layer only.
         measured: number of training samples that are measured (a fixed random choice), and at most as many test samples.
         extra: measures to take beyond the usual ones, by their names in the catalogue.
+        layers: names of layers whose features are measured too.
         held_out: also measure the quality of the training features on test data, which takes one more pass.
     """
 
@@ -103,6 +104,7 @@ class Setup:
     measured: int = 2000
     held_out: bool = False
     extra: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.measured < 2:
@@ -115,8 +117,9 @@ class Setup:
         object.__setattr__(self, "evaluate", tuple(sorted({*self.evaluate, self.steps})))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with the classes of data and model."""
-        return {**asdict(self), "data": _named(self.data), "model": _named(self.model)}
+        """Plain values, with the classes of data and model; without ``layers`` where there are none, as before they existed."""
+        values = {**asdict(self), "data": _named(self.data), "model": _named(self.model)}
+        return values if self.layers else {name: value for name, value in values.items() if name != "layers"}
 
 
 def _named(part: Any) -> dict[str, Any]:
