@@ -29,6 +29,8 @@ PRESETS: tuple[Preset, ...] = ("quick", "paper")
 
 def register_claims(preset: Preset, found: str, reported: str) -> int:
     """Register all claims that are not registered with this preset and these seeds; their number."""
+    for seeds in (reported, *([found] if found not in ("", "unknown") else [])):
+        seed_numbers(seeds)  # raises before anything is written, because the register cannot be changed afterwards
     head, clean = commit(except_for=REGISTER.name)
     if head is None or not clean:
         raise DataError("commit the rules and the set-ups first: the register names the commit that holds them")
