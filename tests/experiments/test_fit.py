@@ -59,8 +59,10 @@ def test_a_level_that_is_never_reached():
     assert np.isnan(value_at(FAST, "low_rank", float("nan")))
 
 
-def test_the_rank_correlation_is_over_all_runs():
-    (line,) = remarks(RESULTS, SETUPS)
+def test_the_rank_correlation_is_over_all_runs_of_three_conditions():
+    assert remarks(RESULTS, SETUPS) == []  # of two
+    three = Results({**RESULTS.runs, "other": [OTHER, OTHER]}, (0, 1))
+    (line,) = remarks(three, SETUPS | {"other": setup()})
     assert line == "Mlp, Digits, squared: rank correlation of the last D_LR with the last training loss 1.00"
 
 

@@ -5,8 +5,9 @@ decimal in the page of an experiment must be a number of the record or of the se
 
 A page lists its decimals at its end, in a comment ``<!-- record … -->`` with a line for each:
 ``0.332 = quick | batch norm, cross-entropy | low_rank``. On the right are preset, row of the table or ``condition @ step``, and
-measure; the value is the mean over seeds, or after one more ``|`` their ``sd``, ``min`` or ``max``, or one of them: ``seed 0``.
-``published`` in place of the preset is the published figure of the row.
+measure; a row at equal fit is ``condition at equal loss`` or ``condition at equal accuracy``. The value is the mean over seeds, or after one more ``|`` their ``sd``, ``min`` or ``max``, or one of them: ``seed 0``.
+``published`` in place of the preset is the published figure of the row. A page about several experiments names them before the
+preset: ``0.604 = encoded-mnist quick | last layer only @ 0 | low_rank``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from . import EXPERIMENTS
 from .experiment import Experiment, Preset, Results, Row
 from .recorded import FORMER_SYMBOLS, Block, Table, read_results, read_table
 from .register import Register, read_register
-from .table import AT_EQUAL_FIT, COLUMNS, SECOND_HAND, all_remarks, fits
+from .table import AT_EQUAL_FIT, COLUMNS, SECOND_HAND, TITLES, all_remarks, fits
 
 DECIMAL = re.compile(r"(?<![\w.,])\d[\d,]*\.\d+(?![\w.]*\w)")
 NOT_PROSE = re.compile(r"```.*?```|<!--.*?-->|--8<--.*?$|\]\([^)]*\)|`[^`\n]*`", re.DOTALL | re.MULTILINE)
@@ -48,7 +49,7 @@ def check(results: Path, pages: Path | None = None, register: Register | None = 
     """Check all results below a folder, ``PRESET/NAME/table.txt``, and the pages ``NAME.md`` in another."""
     found = Found()
     register = register or read_register()
-    records: dict[str, dict[str, Results]] = {}
+    records: dict[str, dict[str, Results]] = {}  # experiment -> preset -> runs
     for path in sorted(results.glob("*/*/table.txt")):
         name, preset = path.parent.name, path.parent.parent.name
         if name not in EXPERIMENTS or preset not in ("quick", "paper"):
@@ -63,10 +64,9 @@ def check(results: Path, pages: Path | None = None, register: Register | None = 
         )
         for problem in problems:
             found.problems.append(f"{path}: {problem}")
-    for name, of_presets in records.items():
-        page = pages / f"{name}.md" if pages else None
-        if page and page.is_file():
-            found.problems += [f"{page}: {problem}" for problem in _decimals(EXPERIMENTS[name], page, of_presets, found)]
+    for page in sorted(pages.glob("*.md")) if pages else ():
+        if page.stem in records or (page.stem not in EXPERIMENTS and RECORD.search(page.read_text(encoding="utf-8"))):
+            found.problems += [f"{page}: {problem}" for problem in _decimals(page, records, found)]
     return found
 
 
@@ -169,7 +169,7 @@ def _claims(
             yield f"the table does not list {of_this[verdict.claim].text!r}, on which the register has a verdict"
 
 
-def _decimals(experiment: Experiment, page: Path, records: Mapping[str, Results], found: Found) -> Iterator[str]:
+def _decimals(page: Path, records: Mapping[str, Mapping[str, Results]], found: Found) -> Iterator[str]:
     text = page.read_text(encoding="utf-8")
     sources: dict[str, list[str]] = {}
     for line in (line for block in RECORD.findall(text) for line in block.splitlines() if line.strip()):
@@ -178,32 +178,40 @@ def _decimals(experiment: Experiment, page: Path, records: Mapping[str, Results]
     for decimal, of_decimal in sources.items():
         for source in of_decimal:
             try:
-                value = _value(experiment, records, source)
+                value = _value(source if page.stem not in EXPERIMENTS else f"{page.stem} {source}", records)
             except (KeyError, ValueError, IndexError) as error:
                 yield f"no number of the record is {source!r}: {error}"
                 continue
             if not _rounds_to(decimal, value):
                 yield f"{decimal} is given as {source}, which is {value:.5g}"
-    known = set(sources) | _of_the_setup(experiment)
+    known = set(sources) | (_of_the_setup(EXPERIMENTS[page.stem]) if page.stem in EXPERIMENTS else set())
     for decimal in DECIMAL.findall(NOT_PROSE.sub(" ", text)):
         found.decimals += 1
         if decimal not in known:
             yield f"{decimal} is not in the list at the end of the page"
 
 
-def _value(experiment: Experiment, records: Mapping[str, Results], source: str) -> float:
-    preset, label, measure, *statistic = (part.strip() for part in source.split("|"))
-    results = records[preset if preset in records else next(iter(records))]
+def _value(source: str, records: Mapping[str, Mapping[str, Results]]) -> float:
+    where, label, measure, *statistic = (part.strip() for part in source.split("|"))
+    name, which = where.split()
+    of_presets, experiment = records[name], EXPERIMENTS[name]
+    preset = cast(Preset, which if which in of_presets else next(iter(of_presets)))
+    results = of_presets[preset]
+    factor = 100 if "%" in entry(measure).format else 1
     condition, _, step = label.partition(" @ ")
-    row = Row(condition, {}, lambda run: run.steps.tolist().index(int(step))) if step else experiment.table_rows(results)[label]
-    if preset == "published":
-        return row.published[measure] * (100 if "%" in entry(measure).format else 1)
-    values = results.values(row, measure) * (100 if "%" in entry(measure).format else 1)
-    name, _, seed = (statistic[0] if statistic else "mean").partition(" ")
-    if name == "seed":
+    equal, _, fit = label.partition(" at equal ")
+    if fit:
+        values = factor * fits(experiment, preset, results)[TITLES[f"train_{fit}"]][equal][measure]
+    else:
+        row = Row(condition, {}, lambda run: run.steps.tolist().index(int(step))) if step else experiment.table_rows(results)[label]
+        if which == "published":
+            return row.published[measure] * factor
+        values = factor * results.values(row, measure)
+    kind, _, seed = (statistic[0] if statistic else "mean").partition(" ")
+    if kind == "seed":
         return float(values[results.seeds.index(int(seed))])
     mean, sd = mean_and_sd(values)
-    return float({"mean": mean, "sd": sd, "min": values.min(), "max": values.max()}[name])
+    return float({"mean": mean, "sd": sd, "min": values.min(), "max": values.max()}[kind])
 
 
 def _of_the_setup(experiment: Experiment) -> set[str]:

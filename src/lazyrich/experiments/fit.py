@@ -105,9 +105,9 @@ def title(setup: Setup) -> str:
 
 
 def remarks(results: Results, setups: Mapping[str, Setup]) -> list[str]:
-    """How far D_LR follows the training loss: their rank correlation over the last evaluations of comparable conditions."""
+    """How far D_LR follows the training loss: their rank correlation at the end, where three conditions or more are comparable."""
     lines = []
-    for group in comparable(results, setups):
+    for group in (group for group in comparable(results, setups) if len(group) > 2):
         ends = [[run.last(measure) for name in group for run in results.runs[name]] for measure in ("low_rank", "train_loss")]
         words = "rank correlation of the last D_LR with the last training loss"
         lines.append(f"{title(setups[group[0]])}: {words} {rank_correlation(*ends):.2f}")

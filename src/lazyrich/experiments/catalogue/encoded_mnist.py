@@ -43,7 +43,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
 
 def figures(results: Results, folder: Path) -> None:
     """Both networks over time, and their curves next to each other."""
-    over_time(results, folder / "over-time.png")
+    over_time(results, folder / "over-time.png", measures=("low_rank", "laziness"))
     side_by_side(results, folder / "curves.png", {name: (name, at_the_end) for name in (FULL, LAST)})
 
 
