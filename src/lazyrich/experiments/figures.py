@@ -60,7 +60,7 @@ def over_time(
         bottom.set_visible(True)
         if column == 0:
             top.set_ylabel("accuracy")
-            bottom.set_ylabel(" · ".join(entry(m).title for m in measures) if len(measures) < 3 else "measure")
+            bottom.set_ylabel(entry(measures[0]).title if len(measures) == 1 else "measure")
         for measure, colour in zip(("train_accuracy", "test_accuracy"), (FAINT, INK), strict=True):
             _band(top, results.runs[condition], measure, colour)
         for measure, colour in zip(measures, COLOURS, strict=False):
