@@ -301,6 +301,10 @@ class TestInterrupted:
         assert not list(out.rglob("*.partial"))
         assert run(out, resume=True) == whole[1]
 
+    def test_a_preset_that_the_experiment_does_not_have(self, tmp_path):
+        with pytest.raises(DataError, match="encoded-mnist has no preset 'medium'; it has quick and paper"):
+            small_experiment.run_experiment(EXPERIMENTS["encoded-mnist"], "medium", tmp_path)
+
     def test_the_folder_is_taken(self, whole):
         with pytest.raises(DataError, match="holds runs already: pass resume=True to continue, or another out="):
             run(whole[0])
@@ -341,8 +345,8 @@ class TestInterrupted:
 
 @pytest.mark.parametrize("name", list(EXPERIMENTS))
 class TestTheTen:
-    def test_both_presets_are_whole_setups(self, name):
-        for preset in ("quick", "paper"):
+    def test_every_preset_has_whole_setups(self, name):
+        for preset in EXPERIMENTS[name].presets:
             setups = EXPERIMENTS[name].setups(preset)
             assert len({RunFolder(Path(), c).name for c in setups}) == len(setups)
             for setup in setups.values():

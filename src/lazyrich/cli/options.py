@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 # Spelled out here, and not imported from where the library declares them, because those modules import torch.
 PoolingName = Literal["average", "flatten", "positions", "first", "last"]
-PresetName = Literal["quick", "paper"]
+PresetName = Literal["quick", "medium", "paper"]
 PrecisionName = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 MODEL = "Function that builds the model, as package.module:function; or hf:FOLDER, a local folder of Transformers."
@@ -81,7 +81,11 @@ Overwrite = Annotated[bool, arg(help="Replace what an earlier run wrote there.")
 
 Experiment = Annotated[Positional[str], arg(help="One of the names that `lazyrich experiments` lists.", metavar="NAME")]
 Preset = Annotated[
-    PresetName, arg(help="quick: narrow networks and few images, for a CPU; paper: the published size, for a GPU.")
+    PresetName,
+    arg(
+        help="quick: narrow networks and few images, for minutes on a CPU; medium (batch-norm and label-shuffle): more images, "
+        "wider networks, for hours on a CPU; paper: the published size, for a GPU."
+    ),
 ]
 Seeds = Annotated[
     str, arg(help="A count N, which means the seeds 0 to N - 1; or seed numbers, as 100-104 or 0,3,7.", metavar="N|SEEDS")

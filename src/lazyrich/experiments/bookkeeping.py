@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from html import escape
 from pathlib import Path
+from typing import cast, get_args
 
 from .._support.files import write_text
 from ..errors import DataError
@@ -23,8 +24,6 @@ from .provenance import commit
 from .recorded import Block, Line, read_results, read_table
 from .register import REGISTER, Judged, Register, Registered, append, read_register, unregistered
 from .table import SECOND_HAND, seed_count
-
-PRESETS: tuple[Preset, ...] = ("quick", "paper")
 
 
 def register_claims(preset: Preset, found: str, reported: str) -> int:
@@ -71,7 +70,7 @@ def published(results: Path) -> list[tuple[Experiment, Preset, Path]]:
     return [
         (experiment, preset, results / preset / name)
         for name, experiment in EXPERIMENTS.items()
-        for preset in PRESETS
+        for preset in experiment.presets
         if (results / preset / name / "table.txt").is_file()
     ]
 
@@ -122,7 +121,7 @@ def claims(experiment: Experiment, register: Register, results: Path) -> str:
             badges = [line.verdict, *["exploratory"] * (exploratory and line.verdict != "exploratory")]
             lines.append(_claim(badges, claim, f"{preset}: {line.holds} of {line.of} ({seed_count(seeds)})"))
     for claim in experiment.claims:
-        entries = [entry for preset in PRESETS for entry in register.of(experiment.name, preset, claim)]
+        entries = [entry for preset in experiment.presets for entry in register.of(experiment.name, preset, claim)]
         waiting = [f"{entry.preset}: {entry.reported}" for entry in entries if not register.verdicts(entry)]
         if waiting:
             lines.append(_claim(["not yet run"], claim, "<br>".join(waiting)))
@@ -177,8 +176,9 @@ def _today() -> str:
 def main(command: str, *arguments: str) -> None:
     """Run one command, as above."""
     if command == "register":
-        preset: Preset = "paper" if arguments[0] == "paper" else "quick"
-        print(register_claims(preset, *arguments[1:]), "claims registered")  # noqa: T201
+        if arguments[0] not in get_args(Preset):
+            raise DataError(f"no preset {arguments[0]!r}; there are: {', '.join(get_args(Preset))}")
+        print(register_claims(cast(Preset, arguments[0]), *arguments[1:]), "claims registered")  # noqa: T201
     elif command == "verdicts":
         print(enter_verdicts(Path(*arguments)), "verdicts entered")  # noqa: T201
     elif command == "pages":

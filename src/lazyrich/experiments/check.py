@@ -4,10 +4,11 @@ Every cell of every table and every verdict is computed again from ``results.csv
 decimal in the page of an experiment must be a number of the record or of the set-up.
 
 A page lists its decimals at its end, in a comment ``<!-- record … -->`` with a line for each:
-``0.332 = quick | batch norm, cross-entropy | low_rank``. On the right are preset, row of the table or ``condition @ step``, and
-measure; a row at equal fit is ``condition at equal loss`` or ``condition at equal accuracy``. The value is the mean over seeds, or after one more ``|`` their ``sd``, ``min`` or ``max``, or one of them: ``seed 0``.
-``published`` in place of the preset is the published figure of the row. A page about several experiments names them before the
-preset: ``0.604 = encoded-mnist quick | last layer only @ 0 | low_rank``.
+``0.332 = quick | batch norm, cross-entropy | low_rank``. On the right are preset, row and measure; the row is one of the table,
+``condition @ step``, ``condition at equal loss`` or ``condition at equal accuracy``. The value is the mean over seeds, or after
+one more ``|`` their ``sd``, ``min`` or ``max``, or one of them: ``seed 0``. ``published`` in place of the preset is the published
+figure of the row. A page about several experiments names them before the preset:
+``0.604 = encoded-mnist quick | last layer only @ 0 | low_rank``.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def check(results: Path, pages: Path | None = None, register: Register | None = 
     records: dict[str, dict[str, Results]] = {}  # experiment -> preset -> runs
     for path in sorted(results.glob("*/*/table.txt")):
         name, preset = path.parent.name, path.parent.parent.name
-        if name not in EXPERIMENTS or preset not in ("quick", "paper"):
+        if name not in EXPERIMENTS or preset not in EXPERIMENTS[name].presets:
             continue
         experiment, table = EXPERIMENTS[name], read_table(path)
         runs = read_results(path.parent, list(experiment.setups(preset)))
@@ -203,7 +204,9 @@ def _value(source: str, records: Mapping[str, Mapping[str, Results]]) -> float:
     if fit:
         values = factor * fits(experiment, preset, results)[TITLES[f"train_{fit}"]][equal][measure]
     else:
-        row = Row(condition, {}, lambda run: run.steps.tolist().index(int(step))) if step else experiment.table_rows(results)[label]
+        row = (
+            Row(condition, {}, lambda run: run.steps.tolist().index(int(step))) if step else experiment.table_rows(results)[label]
+        )
         if which == "published":
             return row.published[measure] * factor
         values = factor * results.values(row, measure)
@@ -216,8 +219,7 @@ def _value(source: str, records: Mapping[str, Mapping[str, Results]]) -> float:
 
 def _of_the_setup(experiment: Experiment) -> set[str]:
     """The decimals of the set-ups, of the rules and of the published figures, as they would be typed."""
-    presets: tuple[Preset, ...] = ("quick", "paper")
-    parts = [setup.to_dict() for preset in presets for setup in experiment.setups(preset).values()]
+    parts = [setup.to_dict() for preset in experiment.presets for setup in experiment.setups(preset).values()]
     numbers = {text for value in _numbers(parts) for text in (f"{value:g}", str(value))}
     words = " ".join(f"{claim.text} {claim.rule}" for claim in (*experiment.claims, *experiment.former))
     return numbers | set(DECIMAL.findall(words))

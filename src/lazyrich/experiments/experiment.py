@@ -14,7 +14,7 @@ from ..errors import DataError
 from .run_folder import Run
 from .setup import Setup
 
-Preset = Literal["quick", "paper"]
+Preset = Literal["quick", "medium", "paper"]
 Verdict = Literal["shown", "not shown", "undecided"]
 When = Callable[[Run], int]  # the index of an evaluation of a run
 
@@ -103,6 +103,7 @@ class Experiment:
         question: what it asks, in one sentence.
         varied: what differs between the conditions.
         setups: preset -> condition -> setup.
+        presets: those that the experiment has.
         rows: label -> row of the table; None: every condition at its last evaluation.
         published: condition -> measure -> published figure, if ``rows`` is None.
         published_for: presets with the data of the published figures; only their tables show these.
@@ -121,7 +122,8 @@ class Experiment:
     figures: Figures
     rows: Callable[[Results], dict[str, Row]] | None = None
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    published_for: tuple[Preset, ...] = ("quick", "paper")
+    presets: tuple[Preset, ...] = ("quick", "paper")
+    published_for: tuple[Preset, ...] = ("quick", "medium", "paper")
     columns: tuple[str, ...] = ()
     former: tuple[Claim, ...] = ()
     remarks: Callable[[Results], list[str]] = lambda results: []

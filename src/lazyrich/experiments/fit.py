@@ -105,7 +105,7 @@ def title(setup: Setup) -> str:
 
 
 def remarks(results: Results, setups: Mapping[str, Setup]) -> list[str]:
-    """How far D_LR follows the training loss: their rank correlation at the end, where three conditions or more are comparable."""
+    """How far D_LR follows the training loss: their rank correlation at the end, where three conditions are comparable."""
     lines = []
     for group in (group for group in comparable(results, setups) if len(group) > 2):
         ends = [[run.last(measure) for name in group for run in results.runs[name]] for measure in ("low_rank", "train_loss")]

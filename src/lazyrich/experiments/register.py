@@ -236,9 +236,10 @@ def unregistered(
     """New entries for the claims of experiments that are not registered with this rule, this set-up and these seeds."""
     entries: list[Registered] = []
     taken = {entry.id for entry in register.claims}
-    for experiment in experiments:
-        for claim in experiment.claims:
-            setup, code = setup_hash(experiment.setups(preset), claim.conditions), code_hash(claim.holds)
+    for experiment in (experiment for experiment in experiments if preset in experiment.presets):
+        setups = experiment.setups(preset)
+        for claim in (claim for claim in experiment.claims if setups.keys() >= set(claim.conditions)):
+            setup, code = setup_hash(setups, claim.conditions), code_hash(claim.holds)
             known = {(entry.setup, entry.code, entry.reported) for entry in register.of(experiment.name, preset, claim)}
             if (setup, code, reported) in known:
                 continue

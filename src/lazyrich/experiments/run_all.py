@@ -13,6 +13,7 @@ from .._support.extras import needs
 from .._support.files import folder_name, write_text
 from .._support.progress import progress_bar
 from .._support.resume import check_free
+from ..errors import DataError
 from .experiment import Experiment, Preset, Results, chosen
 from .figures import over_fit, over_time
 from .fit import comparable
@@ -55,13 +56,15 @@ def run_experiment(
         progress: show a progress bar.
 
     Raises:
-        DataError: an unknown condition; data that are missing or damaged; ``out`` holds runs and ``resume`` is False, or runs
-            with another setup.
+        DataError: an unknown condition; a preset that the experiment does not have; data that are missing or damaged; ``out``
+            holds runs and ``resume`` is False, or runs with another setup.
         MissingExtraError: ``lazyrich[experiments]`` is not installed.
         ValueError: ``seeds`` has another form.
     """
     machine = machine or Machine()
     numbers = seed_numbers(seeds)
+    if preset not in experiment.presets:
+        raise DataError(f"preset: {experiment.name} has no preset {preset!r}; it has {' and '.join(experiment.presets)}")
     needs("matplotlib", "experiments")
     check_free(out, holds_runs(out), resume, "runs")
     all_setups = experiment.setups(preset)

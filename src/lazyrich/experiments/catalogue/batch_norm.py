@@ -36,20 +36,31 @@ def setups(preset: Preset) -> dict[str, Setup]:
     """VGG16 with each normalisation and cross-entropy; with and without batch norm also with the squared loss.
 
     Batch norm has its usual learning rate, and the others a smaller one. One more condition has batch norm with the smaller rate,
-    which separates the two effects.
+    which separates the two effects. The medium preset has cross-entropy, with and without batch norm and at the smaller rate.
     """
-    quick = preset == "quick"
-    images, width, batch, epochs = (5_000, 8, 128, 6) if quick else (50_000, 64, 128, 200)
+    quick, medium = preset == "quick", preset == "medium"
+    images, width, batch, epochs = {
+        "quick": (5_000, 8, 128, 6),
+        "medium": (50_000, 16, 128, 20),
+        "paper": (50_000, 64, 128, 200),
+    }[preset]
     per_epoch = images // batch
     steps = per_epoch * epochs
+    milestones = {"quick": (), "medium": (12, 17), "paper": (60, 120)}[preset]  # epochs
+    losses = {ENTROPY: ("batch", "none")} if medium else CONDITIONS
 
     def setup(norm: NormName, loss: str, rate: float) -> Setup:
         return Setup(
-            data=Images("cifar10" if quick else "cifar100", train=images, test=2_000 if quick else 10_000, augmented=not quick),
-            model=Vgg16(width=width, norm=norm, dropout=0.0 if quick else 0.5),
+            data=Images(
+                "cifar100" if preset == "paper" else "cifar10",
+                train=images,
+                test=2_000 if quick else 10_000,
+                augmented=not quick,
+            ),
+            model=Vgg16(width=width, norm=norm, dropout=0.5 if preset == "paper" else 0.0),
             loss=Loss("cross-entropy") if loss == ENTROPY else Loss("squared", weight=5.0),
             optimizer=Optimizer(
-                "sgd", rate, weight_decay=5e-4, warmup=per_epoch, milestones=() if quick else (60 * per_epoch, 120 * per_epoch)
+                "sgd", rate, weight_decay=5e-4, warmup=per_epoch, milestones=tuple(per_epoch * epoch for epoch in milestones)
             ),
             steps=steps,
             batch_size=batch,
@@ -59,7 +70,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
 
     conditions = {
         label(norm, loss): setup(norm, loss, BATCH_NORM_RATE if norm == "batch" else RATE)
-        for loss, norms in CONDITIONS.items()
+        for loss, norms in losses.items()
         for norm in norms
     }
     return conditions | {SLOW: setup("batch", ENTROPY, RATE)}
@@ -72,7 +83,8 @@ def rows(results: Results) -> dict[str, Row]:
         label("none", ENTROPY): {"test_accuracy": 0.217, "low_rank": 0.66},
     }
     table = {name: Row(name, published.get(name, {})) for name in results.runs}
-    for name in (label(norm, loss) for loss in (ENTROPY, SQUARED) for norm in ("batch", "none")):
+    pairs = (label(norm, loss) for loss in (ENTROPY, SQUARED) for norm in ("batch", "none"))
+    for name in (name for name in pairs if name in results.runs):
         steps = results.runs[name][0].steps
         for share in (0.25, 0.5):
             index = int(np.abs(steps - share * steps[-1]).argmin())
@@ -123,6 +135,7 @@ EXPERIMENT = Experiment(
     question="does batch norm make training rich, and is it its statistics that do?",
     varied="the normalisation of VGG16, and the loss",
     setups=setups,
+    presets=("quick", "medium", "paper"),
     rows=rows,
     columns=("output_condition",),
     published_for=("paper",),  # on CIFAR-100

@@ -18,7 +18,11 @@ SHARES = {"labels as they are": 0.0, "half shuffled": 0.5, "all shuffled": 1.0}
 def setups(preset: Preset) -> dict[str, Setup]:
     """Shares of shuffled training labels, with enough steps to fit all of them."""
     quick = preset == "quick"
-    images, width, batch, epochs = (1_000, 8, 50, 40) if quick else (50_000, 64, 128, 200)
+    images, width, batch, epochs = {
+        "quick": (1_000, 8, 50, 40),
+        "medium": (10_000, 16, 128, 40),
+        "paper": (50_000, 64, 128, 200),
+    }[preset]
     steps = images // batch * epochs
 
     def setup(share: float) -> Setup:
@@ -69,6 +73,7 @@ EXPERIMENT = Experiment(
     question="does D_LR measure performance?",
     varied="the share of shuffled training labels",
     setups=setups,
+    presets=("quick", "medium", "paper"),
     published={
         "labels as they are": {"test_accuracy": 0.950, "low_rank": 0.031},
         "all shuffled": {"test_accuracy": 0.095, "low_rank": 0.034},
