@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .catalogue import (
+    architectures,
     batch_norm,
     collapse,
     depth_profile,
@@ -45,6 +46,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         dial,
         depth_profile,
         sample_size,
+        architectures,
     )
 }
 
