@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ FILES = sorted(path for path in SRC.rglob("*.py") if "conformance" not in path.p
 ALONE = """
 import sys, types
 import lightning.fabric, torch, torchmetrics, transformers, tyro  # once; what is below them does not import lazyrich
+sys.dont_write_bytecode, sys.pycache_prefix = False, sys.argv[2]  # each file of this package is compiled once
 for line in sys.stdin:
     for name in [name for name in sys.modules if name.split(".")[0] == "lazyrich"]:
         del sys.modules[name]
@@ -52,9 +52,8 @@ def imported(path: Path):
 
 def test_every_module_can_be_imported_first(tmp_path):
     names = "".join(f"{module(path)}\n" for path in FILES if path.name not in ("__main__.py",) and path != SRC / "__init__.py")
-    command = [sys.executable, "-W", "ignore", "-c", ALONE, str(SRC)]
-    compiled_once = {"PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}
-    done = subprocess.run(command, input=names, capture_output=True, text=True, env=os.environ | compiled_once)
+    command = [sys.executable, "-W", "ignore", "-c", ALONE, str(SRC), str(tmp_path)]
+    done = subprocess.run(command, input=names, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "", done.stderr
 
