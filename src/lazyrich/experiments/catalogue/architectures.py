@@ -20,7 +20,7 @@ MINIMAL = 1.5 * CLASSES  # features for 95 % of the space of the outputs, at mos
 
 
 def setups(preset: Preset) -> dict[str, Setup]:
-    """Six architectures, each on data that it fits in its steps; squared loss. One MLP reads images that carry their labels."""
+    """MLPs and convolutional networks, each with a squared loss. One MLP reads images that carry their labels."""
     quick = preset == "quick"
     images, test = (2_000, 2_000) if quick else (50_000, 10_000)
 
@@ -58,7 +58,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
         "MLP (tanh), MNIST": mlp("mnist", tanh),
         "shallow MLP (ReLU), MNIST": mlp("mnist", Mlp(width=512, depth=2)),
         "ResNet18, CIFAR-10": conv(ResNet18(width=width), 0.05),
-        "ResNet18 without norm, CIFAR-10": conv(ResNet18(width=width, norm="none"), 0.01),
+        "ResNet18 with group norm, CIFAR-10": conv(ResNet18(width=width, norm="group"), 0.02),
         "VGG16, CIFAR-10": conv(Vgg16(width=width, dropout=0.0), 0.02),
     }
 
