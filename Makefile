@@ -14,7 +14,8 @@ MEASURED := tests/gram tests/functional tests/model tests/support/test_processes
 demo: .venv/ready  ## train and measure two networks on scikit-learn's digits, one rich and one lazy
 	$(BIN)/lazyrich demo --out lazyrich-demo --overwrite
 
-test: lint docs pytest  ## everything that must pass: style, types, imports, spelling, documentation, tests
+test: .venv/ready  ## everything that must pass: style, types, imports, spelling, documentation, tests
+	$(MAKE) --jobs=3 lint docs pytest  # at once, because many tests wait for others
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -27,7 +28,7 @@ docs: .venv/ready
 	$(BIN)/mkdocs build --strict  # without --quiet, which hides warnings, so that they would not fail the build
 
 pytest: .venv/ready
-	# three processes of one thread each, because many tests wait for others; programs that tests start share compiled modules
+	# three processes of one thread each; programs that tests start share compiled modules
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 benchmark: .venv/ready  ## print the tables of the documentation; takes about an hour
@@ -54,7 +55,8 @@ coverage: .venv/ready  ## line and branch coverage of the code that measures, by
 
 .venv/ready: requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r requirements/dev.txt
+	-$(BIN)/python -m compileall -q -j 0 .venv > /dev/null  # some packages hold templates that are no Python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
