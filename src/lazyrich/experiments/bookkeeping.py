@@ -4,6 +4,7 @@
 the seeds that were used to find the set-ups, and the seeds that will decide. Commit rules and set-ups first.
 ``… verdicts results/`` enters the verdicts of published tables that the register does not have yet; commit the results first.
 ``… pages results/ docs/experiments/`` writes the history and the tables of the pages.
+``… figures results/`` draws D_LR over the training loss for the published runs.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from .._support.files import write_text
 from ..errors import DataError
 from . import EXPERIMENTS
 from .experiment import Claim, Experiment, Preset
+from .figures import over_fit
+from .fit import comparable
 from .ingredients.seeds import seed_numbers
 from .provenance import commit
-from .recorded import Block, Line, read_results, read_table
+from .recorded import Line, read_results, read_table
 from .register import REGISTER, Judged, Register, Registered, append, read_register, unregistered
-from .table import SECOND_HAND, seed_count
+from .table import SECOND_HAND, all_remarks, fit_cells, fits, seed_count
 
 
 def register_claims(preset: Preset, found: str, reported: str) -> int:
@@ -56,13 +59,22 @@ def enter_verdicts(results: Path) -> int:
 
 
 def write_pages(results: Path, pages: Path) -> None:
-    """Write ``history.md``, and in ``record/`` the table of each published run and the claims of each experiment."""
+    """Write ``history.md``, and in ``record/`` the tables of each published run and the claims of each experiment."""
     register = read_register()
     write_text(pages / "history.md", history(register))
     for experiment, preset, folder in published(results):
         write_text(pages / "record" / f"{preset}-{experiment.name}.md", numbers(experiment, preset, folder))
     for experiment in EXPERIMENTS.values():
         write_text(pages / "record" / f"claims-{experiment.name}.md", claims(experiment, register, results))
+
+
+def draw_figures(results: Path) -> None:
+    """Draw D_LR over the training loss for each published run with comparable conditions, from its ``results.csv``."""
+    for experiment, preset, folder in published(results):
+        setups = experiment.setups(preset)
+        runs = read_results(folder, list(setups))
+        if runs.complete and comparable(runs, setups):
+            over_fit(runs, folder / "over-fit.png", setups)
 
 
 def published(results: Path) -> list[tuple[Experiment, Preset, Path]]:
@@ -82,24 +94,25 @@ def claim_of(experiment: Experiment, line: Line) -> Claim:
 
 def numbers(experiment: Experiment, preset: Preset, folder: Path) -> str:
     """The tables of a run as HTML, those at equal fit last. Figures of another data set than that of the run are left out."""
-    table = read_table(folder / "table.txt")
-    shown = [k for k, column in enumerate(table.block.columns) if column != "published" or preset in experiment.published_for]
-    seeds = read_results(folder, list(experiment.setups(preset))).seeds
-    notes = [f"`{preset}`, {seed_count(seeds)}: mean and standard deviation.", *table.remarks]
-    if any(table.block.columns[k] == "published" for k in shown) and SECOND_HAND not in notes:
+    table, results = read_table(folder / "table.txt"), read_results(folder, list(experiment.setups(preset)))
+    block = table.block
+    shown = [k for k, column in enumerate(block.columns) if column != "published" or preset in experiment.published_for]
+    notes = [f"`{preset}`, {seed_count(results.seeds)}: mean and standard deviation.", *all_remarks(experiment, preset, results)]
+    if any(block.columns[k] == "published" for k in shown):
         notes.append(SECOND_HAND)
-    parts = [_html(table.block, shown), *map(escape, notes)]
-    for fit in table.fits:
-        parts += [f"**{escape(fit.title)}.** Each seed by itself, by interpolation between evaluations.", _html(fit)]
+    cells = [["", *(block.columns[k] for k in shown)]]
+    cells += [[label, *(row[k] for k in shown)] for label, row in block.rows.items()]
+    parts = [_html(cells), *map(escape, notes)]
+    for title, rows in fits(experiment, preset, results).items():
+        parts += [f"**{escape(title)}.** Each seed by itself, by interpolation between evaluations.", _html(fit_cells(rows))]
     return "\n\n".join(parts) + "\n"
 
 
-def _html(block: Block, shown: Sequence[int] | None = None) -> str:
-    shown = range(len(block.columns)) if shown is None else shown
-    headings = "".join(f"<th>{escape(block.columns[k])}</th>" for k in shown)
-    lines = [f"<tr><th></th>{headings}</tr>"]
-    for label, cells in block.rows.items():
-        lines.append(f"<tr><td>{escape(label)}</td>{''.join(f'<td>{_cell(cells[k])}</td>' for k in shown)}</tr>")
+def _html(cells: Sequence[Sequence[str]]) -> str:
+    headings, *rows = cells
+    lines = ["<tr>" + "".join(f"<th>{escape(heading)}</th>" for heading in headings) + "</tr>"]
+    for label, *row in rows:
+        lines.append(f"<tr><td>{escape(label)}</td>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>")
     body = "\n".join(lines)
     return f'<div class="record">\n<table>\n{body}\n</table>\n</div>'
 
@@ -183,8 +196,10 @@ def main(command: str, *arguments: str) -> None:
         print(enter_verdicts(Path(*arguments)), "verdicts entered")  # noqa: T201
     elif command == "pages":
         write_pages(*map(Path, arguments))
+    elif command == "figures":
+        draw_figures(*map(Path, arguments))
     else:
-        raise DataError(f"no command {command!r}; there are: register, verdicts, pages")
+        raise DataError(f"no command {command!r}; there are: register, verdicts, pages, figures")
 
 
 if __name__ == "__main__":

@@ -85,13 +85,17 @@ def all_remarks(experiment: Experiment, preset: Preset, results: Results) -> lis
     return [*fit.remarks(results, experiment.setups(preset)), *experiment.remarks(results)] if results.complete else []
 
 
+def fit_cells(rows: fit.Rows) -> list[list[str]]:
+    """The headings and the cells of a table at equal fit; a measure that no run has gets no column."""
+    columns = [measure for measure in AT_EQUAL_FIT if not all(np.isnan(of[measure]).all() for of in rows.values())]
+    cells = [["", *(entry(measure).symbol for measure in columns)]]
+    return cells + [[name, *(entry(measure).over_seeds(of[measure]) for measure in columns)] for name, of in rows.items()]
+
+
 def _equal_fits(experiment: Experiment, preset: Preset, results: Results) -> list[str]:
     lines = []
     for title, rows in fits(experiment, preset, results).items():
-        columns = [measure for measure in AT_EQUAL_FIT if not all(np.isnan(of[measure]).all() for of in rows.values())]
-        cells = [["", *(entry(measure).symbol for measure in columns)]]
-        cells += [[name, *(entry(measure).over_seeds(of[measure]) for measure in columns)] for name, of in rows.items()]
-        lines += ["", f"{title}:", *ruled(cells)]
+        lines += ["", f"{title}:", *ruled(fit_cells(rows))]
     return lines
 
 
