@@ -54,6 +54,11 @@ def test_other_targets_are_comparable_by_accuracy_alone():
     assert remarks(results, setups) == []
 
 
+def test_too_few_evaluations_are_not_interpolated():
+    short = run([0.0, 0.5, 1.0], [2.0, 1.0, 0.0], [0.9, 0.5, 0.1])
+    assert equal_fits(Results({"fast": [FAST], "slow": [short]}, (0,)), SETUPS, ("low_rank",)) == {}
+
+
 def test_a_level_that_is_never_reached():
     assert np.isnan(first_index(FAST["train_accuracy"], 1.1))
     assert np.isnan(value_at(FAST, "low_rank", float("nan")))

@@ -8,7 +8,8 @@ A page lists its decimals at its end, in a comment ``<!-- record … -->`` with 
 ``condition @ step``, ``condition at equal loss`` or ``condition at equal accuracy``. The value is the mean over seeds, or after
 one more ``|`` their ``sd``, ``min`` or ``max``, or one of them: ``seed 0``. ``published`` in place of the preset is the published
 figure of the row. A page about several experiments names them before the preset:
-``0.604 = encoded-mnist quick | last layer only @ 0 | low_rank``.
+``0.604 = encoded-mnist quick | last layer only @ 0 | low_rank``. The rank correlation of D_LR with the training loss has the row
+``rank correlation`` and in place of the measure network, data set and loss.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .._support.spread import mean_and_sd
 from ..results.catalogue import entry
 from . import EXPERIMENTS
 from .experiment import Experiment, Preset, Results, Row
+from .fit import correlations
 from .recorded import FORMER_SYMBOLS, Block, Table, read_results, read_table
 from .register import Register, read_register
 from .table import AT_EQUAL_FIT, COLUMNS, SECOND_HAND, TITLES, all_remarks, fits
@@ -198,6 +200,8 @@ def _value(source: str, records: Mapping[str, Mapping[str, Results]]) -> float:
     of_presets, experiment = records[name], EXPERIMENTS[name]
     preset = cast(Preset, which if which in of_presets else next(iter(of_presets)))
     results = of_presets[preset]
+    if label == "rank correlation":
+        return correlations(results, experiment.setups(preset))[measure]
     factor = 100 if "%" in entry(measure).format else 1
     condition, _, step = label.partition(" @ ")
     equal, _, fit = label.partition(" at equal ")

@@ -55,6 +55,8 @@ def rank_correlation(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.nd
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
+EVALUATIONS = 4  # at least, or the interpolation is between states that are too far apart
+
 Rows = Mapping[str, Mapping[str, np.ndarray]]  # condition -> measure -> (seeds,) values
 
 AT_EQUAL: Mapping[str, Callable[[Sequence[Run], str], list[float]]] = {
@@ -69,12 +71,15 @@ def equal_fits(results: Results, setups: Mapping[str, Setup], measures: Sequence
     Each seed by itself, by linear interpolation between evaluations. At equal accuracy the factors of the loss may differ.
 
     Returns:
-        "train_loss" and "train_accuracy" -> the rows; a condition with nothing to be compared with has none.
+        "train_loss" and "train_accuracy" -> the rows; a condition has none if there is nothing to compare it with, or if one of
+        the runs has fewer than four evaluations.
     """
     fits: dict[str, Rows] = {}
     for fit, at_equal in AT_EQUAL.items():
         values: dict[str, dict[str, np.ndarray]] = {}
         for group in comparable(results, setups, same_loss=fit == "train_loss"):
+            if any(len(run) < EVALUATIONS for name in group for run in results.runs[name]):
+                continue
             for measure in measures:
                 of_seeds = [at_equal([runs[name] for name in group], measure) for runs in results.by_seed]
                 for k, name in enumerate(group):
@@ -104,11 +109,20 @@ def title(setup: Setup) -> str:
     return f"{type(setup.model).__name__}, {data}, {setup.loss.name}"
 
 
-def remarks(results: Results, setups: Mapping[str, Setup]) -> list[str]:
-    """How far D_LR follows the training loss: their rank correlation at the end, where three conditions are comparable."""
-    lines = []
+def correlations(results: Results, setups: Mapping[str, Setup]) -> dict[str, float]:
+    """How far D_LR follows the training loss: their rank correlation at the end, where three conditions are comparable.
+
+    Returns:
+        Network, data set and loss -> the rank correlation over all runs.
+    """
+    found = {}
     for group in (group for group in comparable(results, setups) if len(group) > 2):
         ends = [[run.last(measure) for name in group for run in results.runs[name]] for measure in ("low_rank", "train_loss")]
-        words = "rank correlation of the last D_LR with the last training loss"
-        lines.append(f"{title(setups[group[0]])}: {words} {rank_correlation(*ends):.2f}")
-    return lines
+        found[title(setups[group[0]])] = rank_correlation(*ends)
+    return found
+
+
+def remarks(results: Results, setups: Mapping[str, Setup]) -> list[str]:
+    """These correlations as lines."""
+    words = "rank correlation of the last D_LR with the last training loss"
+    return [f"{name}: {words} {value:.2f}" for name, value in correlations(results, setups).items()]
