@@ -4,6 +4,7 @@ import torch
 from matplotlib import pyplot, rcParams
 
 from lazyrich import measure
+from lazyrich.results.drawing import FAINT
 from lazyrich.results.richness import plot
 
 
@@ -31,7 +32,7 @@ def test_draws_what_the_results_hold(results):
     np.testing.assert_allclose(quality.lines[0].get_ydata(), r.spectrum.cumulative_quality)
     assert [line.get_label() for line in quality.lines if not line.get_label().startswith("_")] == ["one"]  # no targets in two
     np.testing.assert_allclose(utilization.lines[1].get_ydata(), results["two"].spectrum.cumulative_utilization)
-    ranks = [line.get_xdata()[0] for line in strength.lines if line.get_linestyle() == "--"]
+    ranks = [line.get_xdata()[0] for line in strength.lines if line.get_color() == FAINT]
     assert ranks == [r.output_rank]
 
 

@@ -1,5 +1,7 @@
 """The picture of a series shows what the series holds."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -26,16 +28,54 @@ def line(axis, label):
 def test_numbers_over_steps():
     richness, rank, accuracy = SERIES.plot().subfigs[0].axes
     plugin = line(richness, "plug-in")
-    assert plugin.get_xdata().tolist() == [0, 10, 100]
-    assert plugin.get_ydata().tolist() == [0.8, 0.5, 0.1]
-    (band,) = richness.collections
-    heights = np.concatenate([path.vertices for path in band.get_paths()])
+    assert measured(plugin) == [(0, 0.8), (10, 0.5), (100, 0.1)]
+    heights = np.concatenate([path.vertices for band in richness.collections for path in band.get_paths()])
     for step, middle in ((0, 0.78), (100, 0.08)):
         around = heights[heights[:, 0] == step, 1]
         assert (around.min(), around.max()) == pytest.approx((middle - 0.0196, middle + 0.0196))
-    assert rank.lines[0].get_ydata().tolist() == [3, 3, 3]
-    assert accuracy.lines[0].get_ydata().tolist() == [0.1, 0.6, 0.9]
-    assert {axis.get_xscale() for axis in (richness, rank, accuracy)} == {"symlog"}
+    assert measured(rank.lines[0]) == [(0, 3), (10, 3), (100, 3)]
+    assert measured(accuracy.lines[0]) == [(0, 0.1), (10, 0.6), (100, 0.9)]
+    assert (accuracy.get_title(loc="left"), accuracy.get_xlabel(), accuracy.get_ylabel()) == (
+        "accuracy", "optimizer step", "share of the samples",
+    )  # fmt: skip
+
+
+def dotted(axis):
+    return [found.get_xydata().tolist() for found in axis.lines if found.get_linestyle() == ":"]
+
+
+def test_where_nothing_was_measured_the_line_is_dotted_and_has_no_band():
+    axis = SERIES.plot().subfigs[0].axes[1]  # 10 to 100 with step 20 between them, at which nothing could be measured
+    assert dotted(axis) == [[[10, 3], [100, 3]]]
+    late = Series([evaluation(step, 0.5) for step in (0, 100, 200, 300, 1000)]).plot().subfigs[0].axes[0]
+    assert dotted(late) == [[[300, 0.48], [1000, 0.48]], [[300, 0.5], [1000, 0.5]]]
+    assert {float(x) for band in late.collections for path in band.get_paths() for x in path.vertices[:, 0]} == {
+        0, 100, 200, 300, 1000,
+    }  # fmt: skip
+    assert dotted(Series([evaluation(step, 0.5) for step in (0, 100, 200, 300)]).plot().subfigs[0].axes[0]) == []
+
+
+def test_steps_on_a_logarithmic_axis_have_readable_marks():
+    figure = Series([evaluation(step, 0.5) for step in (0, 1, 3, 10, 30, 100, 300, 1000)]).plot()
+    axis = figure.subfigs[0].axes[0]
+    assert axis.get_xscale() == "symlog"
+    figure.draw_without_rendering()
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "1", "10", "100", "1,000"]
+    assert dotted(axis) == []
+
+
+def test_the_last_curve_is_legible_and_styles_differ_besides_colours():
+    utilization = Series([evaluation(step, 0.5) for step in range(6)]).plot().subfigs[1].axes[2]
+    for found in utilization.lines:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in found.get_color()[:3]]
+        luminance = np.dot(linear, [0.2126, 0.7152, 0.0722])
+        assert 1.05 / (luminance + 0.05) > 2  # contrast with white, as WCAG defines it
+    assert all(a._dash_pattern != b._dash_pattern for a, b in pairwise(utilization.lines))
+
+
+def measured(line):
+    """The points of a line, without those that interrupt it."""
+    return [tuple(point) for point in line.get_xydata().tolist() if not np.isnan(point).any()]
 
 
 def test_curves_dark_to_bright():
@@ -62,7 +102,7 @@ def test_a_folder_is_drawn_as_what_was_put_into_it(tmp_path):
 def test_little_is_enough(steps):
     figure = Series([Evaluation(step, {"low_rank": 0.5, "output_rank": 1.0}) for step in steps]).plot()
     assert len(figure.axes) == 2
-    assert figure.axes[0].get_xscale() == ("linear" if steps == [0] else "log")
+    assert figure.axes[0].get_xscale() == "linear"
 
 
 def test_the_loss_where_no_accuracy_is_known():
@@ -73,16 +113,16 @@ def test_the_loss_where_no_accuracy_is_known():
 def test_the_laziness_ratio_has_a_panel_where_it_is_known():
     series = Series([evaluation(0, 0.8, laziness=1.0), evaluation(1, 0.7), evaluation(2, 0.6, laziness=0.5)])
     panel = series.plot().subfigs[0].axes[1]
-    assert panel.lines[0].get_xydata().tolist() == [[0, 1], [2, 0.5]]
+    assert measured(panel.lines[0]) == [(0, 1), (2, 0.5)]
     assert panel.get_ylim()[0] == 0
 
 
 def test_the_laziness_ratio_has_its_error():
-    series = Series([evaluation(k, 0.8, laziness=1.0, laziness_corrected=0.9, laziness_stderr=0.1) for k in (0, 1)])
+    series = Series([evaluation(k, 0.8, laziness=1.0, laziness_corrected=0.9, laziness_stderr=0.1) for k in (0, 1, 2)])
     panel = series.plot().subfigs[0].axes[1]
     ends = panel.collections[0].get_paths()[0].vertices[:, 1]
     assert (ends.min(), ends.max()) == pytest.approx((0.9 - 0.196, 0.9 + 0.196))
-    assert [line.get_ydata().tolist() for line in panel.lines] == [[0.9, 0.9], [1.0, 1.0]]
+    assert [line.get_ydata().tolist() for line in panel.lines] == [[0.9] * 3, [1.0] * 3]
 
 
 def test_nothing_to_draw():

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito, safe for colour blindness
+STYLES = (
+    "-",
+    (0, (5, 2)),
+    (0, (6, 2, 1.5, 2)),
+    (0, (10, 2)),
+)  # of lines side by side; dotted: not measured
 INK, FAINT = "#333333", "#999999"
+FAR = 0.5  # of the axis of steps: a line is dotted where nothing was measured for longer
+START = 0.4  # decades between step 0 and the first step on a logarithmic axis
 
 
 def new_figure(width: float, height: float, extra: str = "plot") -> Figure:
@@ -70,15 +78,56 @@ def heading(axis: Axes, title: str, size: float = 9.5) -> None:
     axis.set_title(title, fontsize=size, loc="left", color=INK)
 
 
+def log_steps(steps: np.ndarray) -> bool:
+    """Whether steps are spread so that a logarithmic axis shows them better: over more than a decade, most of them early.
+
+    >>> log_steps(np.array([0, 1, 10, 100, 1000])), log_steps(np.array([0, 250, 500, 750, 1000]))
+    (True, False)
+    """
+    later = np.unique(steps[steps > 0])
+    return bool(len(later) > 2 and later[-1] >= 20 * later[0] and np.median(later) < 0.35 * later[-1])
+
+
 def over_steps(axis: Axes, steps: np.ndarray) -> None:
-    """Put the steps on a logarithmic axis that also shows step 0."""
-    later = steps[steps > 0]
-    if len(later) and len(later) < len(steps):
-        axis.set_xscale("symlog", linthresh=later[0])
-        axis.set_xlim(left=0)
-    elif len(later):
-        axis.set_xscale("log")
-    axis.set_xlabel("step")
+    """Set the axis of the steps: logarithmic where :func:`log_steps` says so, and then also with step 0."""
+    axis.set_xlabel("optimizer step")
+    if not log_steps(steps):
+        return
+    first = steps[steps > 0].min()
+    axis.set_xscale("symlog", linthresh=first, linscale=START)
+    axis.set_xlim(left=0 if steps.min() == 0 else first / 1.2)
+    decades = np.log10(steps.max() / first)
+    marks = [m * 10.0**e for e in range(20) for m in ((1,) if decades > 2 else (1, 2, 5))]
+    axis.set_xticks([0, *(m for m in marks if first <= m <= steps.max())])
+    axis.minorticks_off()
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+
+def curve(axis: Axes, steps: np.ndarray, values: np.ndarray, half: np.ndarray | None = None, **style: Any) -> None:
+    """Draw values over steps inside a band of this half width, if there is one.
+
+    Where nothing was measured, because a value is NaN or for longer than ``FAR`` of the axis, the line is dotted and has no band.
+    """
+    known = np.flatnonzero(~np.isnan(values))
+    x, y = steps[known].astype(float), values[known]
+    gaps = np.flatnonzero((np.diff(known) > 1) | (np.diff(_places(steps)[known]) > FAR)) + 1
+    (line,) = axis.plot(np.insert(x, gaps, np.nan), np.insert(y, gaps, np.nan), **style)
+    for gap in gaps:
+        axis.plot(x[gap - 1 : gap + 1], y[gap - 1 : gap + 1], color=line.get_color(), lw=line.get_linewidth(), ls=":")
+    if half is not None:
+        for part in np.split(np.arange(len(x)), gaps):
+            draw = axis.fill_between if len(part) > 1 else axis.vlines
+            error = half[known][part]
+            draw(x[part], y[part] - error, y[part] + error, color=line.get_color(), alpha=0.18, lw=0 if len(part) > 1 else 5)
+
+
+def _places(steps: np.ndarray) -> np.ndarray:
+    """(n,) where :func:`over_steps` puts each step, from 0 to 1."""
+    places = steps - steps[:1]
+    if log_steps(steps):
+        first = steps[steps > 0].min()
+        places = np.where(steps > 0, np.log10(np.maximum(steps, first) / first) + START * (steps.min() == 0), 0.0)
+    return places / max(places.max(initial=0.0), 1e-9)
 
 
 def readable_log(axis: Axis) -> None:
@@ -95,5 +144,4 @@ def readable_log(axis: Axis) -> None:
 
 def band(axis: Axes, steps: np.ndarray, middle: np.ndarray, half: np.ndarray, colour: Any, label: str) -> None:
     """Draw a line inside a band of this half width."""
-    axis.plot(steps, middle, color=colour, lw=1.6, label=label)
-    axis.fill_between(steps, middle - half, middle + half, color=colour, alpha=0.18, lw=0)
+    curve(axis, steps, middle, half, color=colour, lw=1.6, label=label)

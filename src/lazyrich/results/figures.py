@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .catalogue import entry
 from .curves_panel import draw_curves, label_curves
-from .drawing import COLOURS, FAINT, INK, as_text, heading, new_figure, quiet, save_figure
+from .drawing import COLOURS, FAINT, INK, STYLES, as_text, heading, new_figure, quiet, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,8 +61,8 @@ def plot_richness(results: Mapping[str, Shown], path: str | os.PathLike[str] | N
     _scale(top.subplots(), results)
     axes = bottom.subplots(1, 3)
     widest = 0
-    for (name, r), colour in zip(results.items(), COLOURS, strict=False):
-        draw_curves(axes, r.curves, colour, name, rank=r.rank)
+    for (name, r), colour, style in zip(results.items(), COLOURS, cycle(STYLES), strict=False):
+        draw_curves(axes, r.curves, colour, name, rank=r.rank, style=style)
         k, width = len(r.curves["relative_eigenvalues"]), int(r.numbers["num_features"])
         if k < width:
             _mark_leading_part(axes, k, width, colour)
@@ -100,17 +101,16 @@ def plot_layers(results: Mapping[str, Mapping[str, Mapping[str, float]]], path: 
     figure = new_figure(min(24, max(6.5, 2.6 + 0.42 * len(names))), 4.6)
     axis = figure.subplots()
     depth = np.arange(len(names))
-    for (label, layers), colour in zip(results.items(), COLOURS, strict=False):
+    for (label, layers), colour, style in zip(results.items(), COLOURS, cycle(STYLES), strict=False):
         values = [layer["low_rank"] for layer in layers.values()]
         error = [1.96 * layer.get("low_rank_stderr", layer.get("reduction_stderr", 0.0)) for layer in layers.values()]
-        axis.errorbar(
-            depth, values, yerr=error, color=colour, marker="o", ms=5, lw=1.6, capsize=2.5, label=as_text(label), zorder=3
-        )
+        line: dict[str, Any] = {"color": colour, "ls": style, "lw": 1.6, "marker": "o", "ms": 5}
+        axis.errorbar(depth, values, yerr=error, capsize=2.5, label=as_text(label), zorder=3, **line)
         balanced = [layer["balanced"] for layer in layers.values()]
-        axis.plot(depth, balanced, color=colour, lw=1.2, ls="--", marker=".", ms=5, zorder=2)
+        axis.plot(depth, balanced, color=colour, lw=1.2, ls=":", marker=".", ms=5, zorder=2)
     for k, layer in enumerate(first.values()):
         axis.plot([k - 0.3, k + 0.3], [layer.get("isotropic", np.nan)] * 2, color=FAINT, lw=1.2, zorder=1)
-    axis.plot([], [], color=INK, lw=1.2, ls="--", marker=".", label=entry("balanced").label)
+    axis.plot([], [], color=INK, lw=1.2, ls=":", marker=".", label=entry("balanced").label)
     axis.plot([], [], color=FAINT, lw=1.2, label=entry("isotropic").label)
     axis.set_xticks(depth, [as_text(name) or "(the model)" for name in names], rotation=90 if len(names) > 6 else 0)
     axis.set(ylim=(-0.03, 1.03), xlabel="layer (measured at its input)", ylabel="$D_{LR}$ against the outputs:  0 rich  →  lazy")

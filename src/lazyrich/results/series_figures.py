@@ -11,14 +11,13 @@ import numpy as np
 from ..errors import DataError
 from .catalogue import entry, ordered
 from .curves_panel import draw_moments, evenly
-from .drawing import COLOURS, FAINT, INK, band, heading, new_figure, over_steps, quiet, save_figure
+from .drawing import COLOURS, FAINT, STYLES, curve, heading, new_figure, over_steps, quiet, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TRAINING = (["train_accuracy", "test_accuracy", "accuracy"], ["loss"])  # the first that is known is drawn
-LINES = {"output_rank": COLOURS[2], "train_accuracy": FAINT}  # other lines have the colour of ink
 
 
 def plot_series(
@@ -34,7 +33,8 @@ def plot_series(
 
     D_LR and λ are the corrected value within 1.96 standard errors where they are known, and the plug-in value as a dashed line.
     λ is drawn where it is known, and the loss where no accuracy is known. A measure that ``extra`` asked for has its own panel.
-    Curves are drawn where they were stored, from dark (early) to bright (late).
+    Curves are drawn where they were stored, from dark (early) to bright (late). A line over steps is dotted where nothing was
+    measured for a long time.
 
     Args:
         steps: (evaluations,) steps at which the network was measured.
@@ -76,11 +76,10 @@ def plot_series(
 
 def _richness(axis: Axes, steps: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
     """Draw D_LR with its error, and the value of structureless features."""
-    _with_error(axis, steps, values, "low_rank", COLOURS[0])
+    _with_error(axis, steps, values, "low_rank")
     highest = [values["low_rank"]]
     if "isotropic" in values:
-        known = ~np.isnan(values["isotropic"])
-        axis.plot(steps[known], values["isotropic"][known], color=FAINT, lw=1, label="isotropic features")
+        curve(axis, steps, values["isotropic"], color=FAINT, lw=1, label="isotropic features")
         highest.append(values["isotropic"])
     axis.set_ylim(-0.02, 1.08 * np.nanmax(highest))
     heading(axis, "$D_{LR}$:  0 rich  →  lazy")
@@ -89,33 +88,36 @@ def _richness(axis: Axes, steps: np.ndarray, values: Mapping[str, np.ndarray]) -
 
 def _laziness(axis: Axes, steps: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
     """Draw λ with its error."""
-    _with_error(axis, steps, values, "laziness", INK)
+    _with_error(axis, steps, values, "laziness")
     axis.set_ylim(0, None)
     heading(axis, "λ:  0 rich  →  1 features of the start")
     axis.legend(frameon=False, fontsize=8)
 
 
-def _with_error(axis: Axes, steps: np.ndarray, values: Mapping[str, np.ndarray], name: str, colour: str) -> None:
+def _with_error(axis: Axes, steps: np.ndarray, values: Mapping[str, np.ndarray], name: str) -> None:
     """Draw the corrected values of a measure within 1.96 standard errors, and its plug-in values."""
     if f"{name}_corrected" in values:
         error = 1.96 * values.get(f"{name}_stderr", np.full(len(steps), np.nan))
-        band(axis, steps, values[f"{name}_corrected"], error, colour, "corrected, 95 %")
-    known = ~np.isnan(values[name])
-    style: dict[str, Any] = {"color": colour, "lw": 1, "ls": "--", "marker": "o", "ms": 3.5, "mfc": "white"}
-    axis.plot(steps[known], values[name][known], label="plug-in", **style)
+        curve(axis, steps, values[f"{name}_corrected"], error, color=COLOURS[0], lw=1.6, label="corrected, 95 %")
+    style: dict[str, Any] = {"color": COLOURS[0], "lw": 1, "ls": "--", "marker": "o", "ms": 3.5, "mfc": "white"}
+    curve(axis, steps, values[name], label="plug-in", **style)
+    axis.set_ylabel(entry(name).title)
 
 
 def _lines(axis: Any, steps: np.ndarray, values: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
     """Draw one line for each measure; counts, shares and losses start at 0."""
-    for name in names:
-        known = ~np.isnan(values[name])
-        colour = LINES.get(name, INK)
-        axis.plot(steps[known], values[name][known], color=colour, lw=1.6, marker="o", ms=3, label=entry(name).title)
-    heading(axis, " · ".join(entry(name).title for name in names))
+    from matplotlib.ticker import PercentFormatter
+
+    for name, style in zip(names, STYLES, strict=False):
+        curve(axis, steps, values[name], color=COLOURS[0], ls=style, lw=1.6, marker="o", ms=3, label=entry(name).title)
+    shares = "%" in entry(names[0]).format
+    heading(axis, "accuracy" if shares else entry(names[0]).title)
+    axis.set_ylabel("share of the samples" if shares else entry(names[0]).title)
     if len(names) > 1:
-        axis.legend(frameon=False, fontsize=8)
-    if "%" in entry(names[0]).format:
+        axis.legend(frameon=False, fontsize=8, handlelength=3)
+    if shares:
         axis.set_ylim(0, 1.03)
+        axis.yaxis.set_major_formatter(PercentFormatter(1))
     elif "," in entry(names[0]).format:
         axis.set_ylim(0, 1.1 * max(1.0, np.nanmax(values[names[0]])))
         axis.yaxis.get_major_locator().set_params(integer=True)
