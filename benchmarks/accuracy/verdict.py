@@ -27,11 +27,13 @@ from torch import nn
 import lazyrich
 from lazyrich.experiments import Images, Loss, Mlp, Optimizer, Split
 from lazyrich.experiments.ingredients.images import data_folder
+from lazyrich.experiments.ingredients.parametrization import Parametrization
 from lazyrich.experiments.training import batch_rows
 
 IMAGES, STEPS, BATCH = 1_000, 4_000, 128
 SETS = ("mnist", "fashion-mnist", "cifar10")
 SQUARED, ENTROPY = "squared loss", "cross-entropy"
+PARAMETRIZATIONS: tuple[Parametrization, ...] = ("ntk", "mup")
 KNOWN = ("start", "redraws", "neither")
 COLUMNS: tuple[str, ...] = (
     "network",
@@ -72,11 +74,13 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """The networks that set thresholds (seed 0), and those that do not."""
-    for seed, sets, width in ((0, SETS[:2], 128), (10, SETS, 128), (11, SETS[:1], 256)):
+    groups = ((0, SETS[:2], 128), (10, SETS, 128), (11, SETS[:1], 256), (12, SETS, 192), (13, SETS[1:2], 256))
+    for seed, sets, width in groups:
         for data in sets:
             yield from _dial(data, seed, width)
             yield from _frozen(data, seed, 4 * width if seed == 11 else width // 4)
             yield from _small_outputs(data, seed, width)
+    yield from _widths("mnist", 12)
 
 
 def _dial(data: str, seed: int, width: int) -> Iterator[Case]:
@@ -98,6 +102,14 @@ def _small_outputs(data: str, seed: int, width: int) -> Iterator[Case]:
     for loss in (SQUARED, ENTROPY):
         model = Mlp(width=width, depth=4, output_scale=0.03)
         yield Case(f"outputs × 0.03, width {width}", "rich", data, seed, model, loss, Optimizer("adam", 1e-3))
+
+
+def _widths(data: str, seed: int) -> Iterator[Case]:
+    """Two parametrizations at two widths: which regime they end in is not known beforehand."""
+    for parametrization in PARAMETRIZATIONS:
+        for width in (64, 1024):
+            model = Mlp(width=width, depth=3, parametrization=parametrization, base_width=64)
+            yield Case(f"{parametrization}, width {width}", "", data, seed, model, SQUARED, Optimizer("sgd", 0.05, momentum=0.0))
 
 
 def trained(case: Case, split: Split) -> tuple[nn.Module, nn.Module, float]:
@@ -147,7 +159,7 @@ def tables(rows: list[dict[str, str]]) -> str:
     """The confusion table of the networks that set no threshold, and all networks."""
     lines = []
     tested = [row for row in rows if row["seed"] != "0"]
-    regimes = ["rich", "intermediate", "lazy", "mixed", "no room", "undecided"]
+    regimes = ["rich", "intermediate", "lazy", "mixed", "no room", "untrained", "undecided"]
     for known in KNOWN:
         lines += [
             "",
