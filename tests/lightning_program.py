@@ -14,6 +14,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger  # noqa: E402
 from lazyrich.integrations.lightning import RichnessCallback  # noqa: E402
 
 
+STRATEGY = "ddp_fork" if sys.platform == "linux" else "ddp_spawn"  # forked processes do not import everything again
+
+
 class Network(L.LightningModule):
     def __init__(self):
         super().__init__()
@@ -40,7 +43,7 @@ def fit(out, processes, epochs=16, checkpoint=None, **options):
     loader = torch.utils.data.DataLoader(data, batch_size=256 // processes)  # all of it, for Lightning shuffles where it shares
     callback = RichnessCallback(samples(), **{"every": 5, "num_samples": 200, "out": out, **options})
     trainer = L.Trainer(
-        max_epochs=epochs, accelerator="cpu", devices=processes, strategy="ddp_spawn" if processes > 1 else "auto",
+        max_epochs=epochs, accelerator="cpu", devices=processes, strategy=STRATEGY if processes > 1 else "auto",
         logger=[CSVLogger(f"{out}/csv"), TensorBoardLogger(f"{out}/tensorboard")], callbacks=[callback],
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1,
     )  # fmt: skip
