@@ -13,7 +13,6 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger  # noqa: E402
 
 from lazyrich.integrations.lightning import RichnessCallback  # noqa: E402
 
-
 STRATEGY = "ddp_fork" if sys.platform == "linux" else "ddp_spawn"  # forked processes do not import everything again
 
 
