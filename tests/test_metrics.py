@@ -7,6 +7,7 @@ import pytest
 import reference
 import torch
 import workers
+from matplotlib import pyplot
 from torch import nn
 from torchmetrics import MetricCollection
 
@@ -223,6 +224,14 @@ class TestCollection:
         collection.reset()
         after = fed(collection, parts=3).compute()
         assert all(same(after[key], before[key], 1e-11) for key in before)
+
+
+def test_figure():
+    figure, axis = pyplot.subplots()
+    values = [fed(made("D_LR")).compute(), torch.tensor(0.5)]
+    assert made("D_LR").plot(values, ax=axis)[1] is axis
+    pyplot.close(figure)
+    assert axis.lines[0].get_ydata().tolist() == pytest.approx([float(value) for value in values])
 
 
 class TestErrors:

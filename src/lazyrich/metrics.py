@@ -89,6 +89,21 @@ class GramMetric(Metric):
         for name, value in gram.tensors().items():
             setattr(self, name, value)
 
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draw one value of ``compute``, or a list of several over steps; by default the present one.
+
+        Args:
+            val: what ``compute`` or ``forward`` returned, or a list of such values.
+            ax: axes of matplotlib to draw in; by default a new figure.
+
+        Returns:
+            The new figure, which is None if ``ax`` is passed, and the axes.
+
+        Raises:
+            ModuleNotFoundError: matplotlib is not installed.
+        """
+        return self._plot(val, ax)
+
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add what another metric of this kind has seen, or its state; also after ``compute``.
 

@@ -54,6 +54,13 @@ def test_touches_no_global_state(results, tmp_path):
     assert pyplot.get_fignums() == figures
 
 
+def test_in_axes_of_ones_own(results):
+    figure, axis = pyplot.subplots()
+    assert results["one"].plot(ax=axis) is figure
+    pyplot.close(figure)
+    assert results["one"].low_rank in [float(x) for line in axis.lines for x in line.get_xdata()]
+
+
 def test_hostile_names_are_text(results, tmp_path):
     figure = plot({r"$\frac{$ <script>": results["one"], "$": results["two"]}, tmp_path / "r.png")
     shown = [t.get_text() for t in figure.subfigs[0].axes[0].texts]

@@ -4,6 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from matplotlib import pyplot
+from matplotlib.colors import to_rgb
 
 from lazyrich import DataError, Evaluation, Series
 from lazyrich.results.series import SeriesFolder
@@ -71,6 +73,24 @@ def test_the_last_curve_is_legible_and_styles_differ_besides_colours():
         luminance = np.dot(linear, [0.2126, 0.7152, 0.0722])
         assert 1.05 / (luminance + 0.05) > 2  # contrast with white, as WCAG defines it
     assert all(a._dash_pattern != b._dash_pattern for a, b in pairwise(utilization.lines))
+
+
+def test_in_axes_of_ones_own():
+    figure, (first, second) = pyplot.subplots(1, 2)
+    assert SERIES.plot(ax=first) is SERIES.plot(ax=second, measure="output_rank") is figure
+    pyplot.close(figure)
+    assert measured(line(first, "plug-in")) == [(0, 0.8), (10, 0.5), (100, 0.1)]
+    assert measured(second.lines[0]) == [(0, 3), (10, 3), (100, 3)]
+    with pytest.raises(DataError, match="no NC1 to draw"):
+        SERIES.plot(ax=first, measure="nc1")
+
+
+def test_a_dark_style():
+    figure = SERIES.plot(style="dark_background")
+    assert to_rgb(figure.get_facecolor()) == (0, 0, 0)
+    richness, *_ = figure.subfigs[0].axes
+    assert to_rgb(richness._left_title.get_color()) == (1, 1, 1)
+    assert sum(figure.subfigs[1].axes[2].lines[0].get_color()[:3]) > 0.9  # the darkest curve is no purple like black
 
 
 def measured(line):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .catalogue import entry
-from .drawing import COLOURS, FAINT, INK, as_text, heading, new_figure, quiet, save_figure
+from .drawing import COLOURS, FAINT, as_text, heading, ink, new_figure, quiet, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def _differences(axis: Axes, differences: Mapping[tuple[str, str], Difference], 
     """Draw each difference with its interval; what the data cannot decide is grey."""
     axis.axvline(0, color=FAINT, lw=0.8, zorder=0)
     for y, one in enumerate(differences.values()):
-        colour = INK if one.decided else FAINT
+        colour = ink() if one.decided else FAINT
         if one.interval is None:
             axis.plot(one.value, y, "o", mfc="white", mec=FAINT, ms=6, mew=1.5)
         else:

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .drawing import STYLES, quiet, readable_log
+from .drawing import STYLES, ink, quiet, readable_log
 
 CURVES = {
     "relative_eigenvalues": "relative eigenvalue $\\rho_k/\\rho_1$",
     "quality": "cumulative quality $\\Pi^*(k)$",
     "utilization": "cumulative utilization $\\hat\\Pi(k)$",
 }
-LAST_SHADE = 0.72  # of viridis, whose end is a yellow that cannot be seen on white
+ON_WHITE, ON_BLACK = (0.0, 0.72), (0.3, 1.0)  # parts of viridis, whose ends are a yellow like white and a purple like black
 SMALLEST = 1e-8  # smaller relative eigenvalues of a stored curve are rounding errors
 
 
@@ -67,10 +67,12 @@ def draw_moments(axes: Any, moments: Sequence[tuple[int, float, Mapping[str, np.
         moments: step, D_LR and curves of each evaluation.
     """
     import matplotlib
+    from matplotlib.colors import to_rgb
 
     shades = matplotlib.colormaps["viridis"]
+    first, last = ON_BLACK if sum(to_rgb(ink())) > 1.5 else ON_WHITE
     for k, (step, low_rank, curves) in enumerate(moments):
-        shade = shades(LAST_SHADE * k / max(1, len(moments) - 1))
+        shade = shades(first + (last - first) * k / max(1, len(moments) - 1))
         draw_curves(axes, curves, shade, f"step {step:,}:  {low_rank:.3f}", style=STYLES[k % len(STYLES)])
     label_curves(axes)
     legend = axes[2].legend(

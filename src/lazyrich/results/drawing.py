@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,22 @@ def new_figure(width: float, height: float, extra: str = "plot") -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def styled(style: Any) -> AbstractContextManager[None]:
+    """A context in which matplotlib uses a style: its name, file or settings, or a list of these; None leaves it as it is.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        OSError: matplotlib knows no such style.
+    """
+    return nullcontext() if style is None else needs("matplotlib.style", "plot").context(style)
+
+
+def ink() -> str:
+    """The colour of text: that of the style in use, or a dark grey where the style leaves it black."""
+    colour = needs("matplotlib", "plot").rcParams["text.color"]
+    return INK if colour == "black" else colour
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) -> None:
     """Write the figure; a crash leaves the old file or the new one. The ending of the path names the format; without one, PNG.
 
@@ -75,7 +92,7 @@ def quiet(axis: Axes) -> None:
 
 def heading(axis: Axes, title: str, size: float = 9.5) -> None:
     """Set the title of a panel, at its left."""
-    axis.set_title(title, fontsize=size, loc="left", color=INK)
+    axis.set_title(title, fontsize=size, loc="left", color=ink())
 
 
 def log_steps(steps: np.ndarray) -> bool:

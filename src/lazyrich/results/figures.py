@@ -12,7 +12,7 @@ import numpy as np
 
 from .catalogue import entry
 from .curves_panel import draw_curves, label_curves
-from .drawing import COLOURS, FAINT, INK, STYLES, as_text, heading, new_figure, quiet, save_figure
+from .drawing import COLOURS, FAINT, STYLES, as_text, heading, ink, new_figure, quiet, save_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,18 +42,38 @@ class Shown:
     rank: int
 
 
-def plot_richness(results: Mapping[str, Shown], path: str | os.PathLike[str] | None = None) -> Figure:
+def plot_richness(
+    results: Mapping[str, Shown], path: str | os.PathLike[str] | None = None, *, ax: Axes | None = None, style: Any = None
+) -> Figure:
     """Draw one figure of one or several results: D_LR on its scale above, the three curves below.
 
     Args:
         results: name -> what is shown of the result; up to six.
         path: file to write; its ending names the format. None only returns the figure.
+        ax: axes in which to draw the scale of D_LR alone; by default a new figure with all.
+        style: a style of matplotlib, such as "dark_background"; see :func:`matplotlib.style.context`.
+
+    Returns:
+        The new figure, or that of ``ax``.
 
     Raises:
         ValueError: no results, or more than six.
         MissingExtraError: matplotlib is not installed.
     """
     _check_count(results)
+    with styled(style):
+        if ax is None:
+            figure = _complete(results)
+        else:
+            _scale(ax, results)
+            figure: Any = ax.figure
+        if path is not None:
+            save_figure(figure, path)
+    return figure
+
+
+def _complete(results: Mapping[str, Shown]) -> Figure:
+    """The scale above and the three curves below."""
     height = 0.9 + 0.34 * len(results)
     figure = new_figure(11, 3.9 + height)
     subfigures: Any = figure.subfigures(2, 1, height_ratios=[height, 3.9])
@@ -77,17 +97,26 @@ def plot_richness(results: Mapping[str, Shown], path: str | os.PathLike[str] | N
         for axis in axes:
             axis.axvline(rank, color=FAINT, lw=0.8, ls="--", zorder=0)
         _upright(axes[0], f"output rank {rank}", (rank, 0.02), FAINT, ha="right", va="bottom")
-    if path is not None:
-        save_figure(figure, path)
     return figure
 
 
-def plot_layers(results: Mapping[str, Mapping[str, Mapping[str, float]]], path: str | os.PathLike[str] | None = None) -> Figure:
+def plot_layers(
+    results: Mapping[str, Mapping[str, Mapping[str, float]]],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    ax: Axes | None = None,
+    style: Any = None,
+) -> Figure:
     """Draw D_LR of the input of each layer, in the order in which they ran, for one or several networks with the same layers.
 
     Args:
         results: name of the result -> name of the layer -> its numbers, by their names in the catalogue; up to six results.
         path: file to write; its ending names the format. None only returns the figure.
+        ax: axes to draw in; by default a new figure.
+        style: a style of matplotlib, such as "dark_background"; see :func:`matplotlib.style.context`.
+
+    Returns:
+        The new figure, or that of ``ax``.
 
     Raises:
         ValueError: no results, more than six, or results without the same layers.
@@ -98,8 +127,16 @@ def plot_layers(results: Mapping[str, Mapping[str, Mapping[str, float]]], path: 
     names = list(first)
     if not names or any(list(layers) != names for layers in results.values()):
         raise ValueError('the results hold no layers, or different ones; measure them with layers="all" or the same names')
-    figure = new_figure(min(24, max(6.5, 2.6 + 0.42 * len(names))), 4.6)
-    axis = figure.subplots()
+    with styled(style):
+        axis: Any = ax or new_figure(min(24, max(6.5, 2.6 + 0.42 * len(names))), 4.6).subplots()
+        _draw_layers(axis, results, names)
+        if path is not None:
+            save_figure(axis.figure, path)
+    return axis.figure
+
+
+def _draw_layers(axis: Axes, results: Mapping[str, Mapping[str, Mapping[str, float]]], names: list[str]) -> None:
+    first, *_ = results.values()
     depth = np.arange(len(names))
     for (label, layers), colour, style in zip(results.items(), COLOURS, cycle(STYLES), strict=False):
         values = [layer["low_rank"] for layer in layers.values()]
@@ -110,15 +147,12 @@ def plot_layers(results: Mapping[str, Mapping[str, Mapping[str, float]]], path: 
         axis.plot(depth, balanced, color=colour, lw=1.2, ls=":", marker=".", ms=5, zorder=2)
     for k, layer in enumerate(first.values()):
         axis.plot([k - 0.3, k + 0.3], [layer.get("isotropic", np.nan)] * 2, color=FAINT, lw=1.2, zorder=1)
-    axis.plot([], [], color=INK, lw=1.2, ls=":", marker=".", label=entry("balanced").label)
+    axis.plot([], [], color=ink(), lw=1.2, ls=":", marker=".", label=entry("balanced").label)
     axis.plot([], [], color=FAINT, lw=1.2, label=entry("isotropic").label)
     axis.set_xticks(depth, [as_text(name) or "(the model)" for name in names], rotation=90 if len(names) > 6 else 0)
     axis.set(ylim=(-0.03, 1.03), xlabel="layer (measured at its input)", ylabel="$D_{LR}$ against the outputs:  0 rich  →  lazy")
     quiet(axis)
     axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(results) + 2)
-    if path is not None:
-        save_figure(figure, path)
-    return figure
 
 
 def _check_count(results: Sized) -> None:
@@ -143,7 +177,7 @@ def _scale(axis: Axes, results: Mapping[str, Shown]) -> None:
     for row, ((name, r), colour) in enumerate(zip(results.items(), COLOURS, strict=False)):
         y, low_rank, isotropic = -row, r.numbers["low_rank"], r.numbers.get("isotropic", np.nan)
         axis.plot([0, isotropic], [y, y], color=colour, lw=5, alpha=0.18, solid_capstyle="butt", zorder=0)
-        axis.plot(isotropic, y, "|", color=INK, ms=13, mew=1.5)
+        axis.plot(isotropic, y, "|", color=ink(), ms=13, mew=1.5)
         axis.plot(low_rank, y, "o", mfc="white", mec=colour, ms=8, mew=1.8, zorder=3)
         text = f"{low_rank:.3f}"
         if "low_rank_stderr" in r.numbers:
@@ -159,9 +193,9 @@ def _scale(axis: Axes, results: Mapping[str, Shown]) -> None:
     *_, last = results.values()
     axis.annotate(
         entry("isotropic").label, (last.numbers.get("isotropic", np.nan), 1 - len(results)), xytext=(0, -10),
-        textcoords="offset points", fontsize=7.5, ha="center", va="top", color=INK, annotation_clip=False,
+        textcoords="offset points", fontsize=7.5, ha="center", va="top", color=ink(), annotation_clip=False,
     )  # fmt: skip
     axis.set(xlim=(-0.01, 1), ylim=(0.45 - len(results), 0.75), yticks=[])
-    axis.set_xlabel("$D_{LR}$:   0 rich   →   lazy;   ○ plug-in,   ◆ bias-corrected with 95 % interval", fontsize=9, color=INK)
+    axis.set_xlabel("$D_{LR}$:   0 rich   →   lazy;   ○ plug-in,   ◆ bias-corrected with 95 % interval", fontsize=9, color=ink())
     quiet(axis)
     axis.spines["left"].set_visible(False)

@@ -26,6 +26,7 @@ from .text import in_groups, one_below_the_other, side_by_side
 from .verdict import Verdict, verdict_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SCHEMA = "lazyrich.richness"
@@ -270,13 +271,16 @@ class Richness(Tabular):
         """Writes JSON; a crash leaves the old file or the new one, never half of one."""
         write_text(Path(path), json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """One figure: the three curves, with D_LR, rank and isotropic reference marked. Needs ``lazyrich[plot]``."""
-        return plot({self._name: self}, path)
+    def plot(self, path: str | os.PathLike[str] | None = None, *, ax: Axes | None = None, style: Any = None) -> Figure:
+        """One figure: the three curves, with D_LR, rank and isotropic reference marked. Needs ``lazyrich[plot]``.
 
-    def plot_layers(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """D_LR over the depth of the network. Needs ``layers=`` in the measurement and ``lazyrich[plot]``."""
-        return plot_layers({self._name: self}, path)
+        With ``ax``, only D_LR on its scale is drawn, in these axes; ``style`` is a style of matplotlib, such as "ggplot".
+        """
+        return plot({self._name: self}, path, ax=ax, style=style)
+
+    def plot_layers(self, path: str | os.PathLike[str] | None = None, *, ax: Axes | None = None, style: Any = None) -> Figure:
+        """D_LR over the depth of the network, in ``ax`` or a new figure. Needs ``layers=`` in the measurement."""
+        return plot_layers({self._name: self}, path, ax=ax, style=style)
 
     def report(self, path: str | os.PathLike[str]) -> None:
         """Writes one HTML page that needs no network: the numbers, the curves, the layers. Needs ``lazyrich[report]``."""
@@ -295,20 +299,32 @@ def table(results: dict[str, Richness]) -> str:
     return side_by_side({name: r.cells() for name, r in results.items()}, {name: r.notes for name, r in results.items()})
 
 
-def plot(results: dict[str, Richness], path: str | os.PathLike[str] | None = None) -> Figure:
+def plot(
+    results: dict[str, Richness],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    ax: Axes | None = None,
+    style: Any = None,
+) -> Figure:
     """One figure of up to six results; see :func:`lazyrich.results.figures.plot_richness`."""
     from . import figures
 
     shown = {name: figures.Shown(r.numbers(), r.low_rank_interval, r.curves(), r.spectrum.rank) for name, r in results.items()}
-    return figures.plot_richness(shown, path)
+    return figures.plot_richness(shown, path, ax=ax, style=style)
 
 
-def plot_layers(results: dict[str, Richness], path: str | os.PathLike[str] | None = None) -> Figure:
+def plot_layers(
+    results: dict[str, Richness],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    ax: Axes | None = None,
+    style: Any = None,
+) -> Figure:
     """One figure of the layers of up to six results; see :func:`lazyrich.results.figures.plot_layers`."""
     from . import figures
 
     layers = {name: {layer: of.numbers() for layer, of in r.layers.items()} for name, r in results.items()}
-    return figures.plot_layers(layers, path)
+    return figures.plot_layers(layers, path, ax=ax, style=style)
 
 
 def load(path: str | os.PathLike[str]) -> Richness:

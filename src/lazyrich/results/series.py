@@ -30,6 +30,7 @@ from .stored_influences import packed, unpacked
 from .text import one_below_the_other
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -206,14 +207,24 @@ class Series(Tabular):
             raise KeyError(f"step {step} has no {measure!r}{f': {note}' if note else ''}")
         return place
 
-    def plot(self, path: str | os.PathLike[str] | None = None, *, moments: int = 6) -> Figure:
+    def plot(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        moments: int = 6,
+        ax: Axes | None = None,
+        measure: str = "low_rank",
+        style: Any = None,
+    ) -> Figure:
         """One figure: D_LR with its error, the rank and the accuracy over steps, and the curves at several moments.
 
-        Needs ``lazyrich[plot]``; see :func:`lazyrich.results.series_figures.plot_series`, also for ``moments``.
+        With ``ax``, only ``measure`` is drawn, in these axes. Needs ``lazyrich[plot]``; see
+        :func:`lazyrich.results.series_figures.plot_series`, also for ``moments`` and ``style``.
         """
         from .series_figures import plot_series
 
-        return plot_series(self.steps, self._values, self.curves, self.notes, path, moments=moments)
+        options: dict[str, Any] = {"moments": moments, "ax": ax, "measure": measure, "style": style}
+        return plot_series(self.steps, self._values, self.curves, self.notes, path, **options)
 
 
 class SeriesFolder:

@@ -11,12 +11,13 @@ import numpy as np
 from ..errors import DataError
 from .catalogue import entry, ordered
 from .curves_panel import draw_moments, evenly
-from .drawing import COLOURS, FAINT, STYLES, curve, heading, new_figure, over_steps, quiet, save_figure
+from .drawing import COLOURS, FAINT, STYLES, curve, heading, new_figure, over_steps, quiet, save_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+WITH_ERROR = ("low_rank", "laziness")
 TRAINING = (["train_accuracy", "test_accuracy", "accuracy"], ["loss"])  # the first that is known is drawn
 
 
@@ -28,6 +29,9 @@ def plot_series(
     path: str | os.PathLike[str] | None = None,
     *,
     moments: int = 6,
+    ax: Axes | None = None,
+    measure: str = "low_rank",
+    style: Any = None,
 ) -> Figure:
     """Draw one figure: D_LR with its error, λ, the rank and the accuracy over steps; below, the three curves at several steps.
 
@@ -43,35 +47,58 @@ def plot_series(
         notes: step -> why nothing could be measured there.
         path: file to write; its ending names the format. None only returns the figure.
         moments: largest number of curves.
+        ax: axes in which to draw ``measure`` alone, with its error where that is known; by default a new figure with all.
+        style: a style of matplotlib, such as "dark_background"; see :func:`matplotlib.style.context`.
+
+    Returns:
+        The new figure, or that of ``ax``.
 
     Raises:
-        DataError: nothing could be measured in the complete series.
+        DataError: nothing could be measured in the complete series, or not this measure.
         MissingExtraError: matplotlib is not installed.
     """
     values = {name: of for name, of in values.items() if not np.isnan(of).all()}
-    if "low_rank" not in values:
-        raise DataError(f"the series holds no D_LR to draw: {next(iter(notes.values()), 'it is empty')}")
+    if measure not in values:
+        raise DataError(f"the series holds no {entry(measure).symbol} to draw: {next(iter(notes.values()), 'it is empty')}")
+    with styled(style):
+        if ax is None:
+            figure = _complete(steps, values, curves, moments)
+        else:
+            _panel(ax, steps, values, [measure])
+            figure: Any = ax.figure
+        if path is not None:
+            save_figure(figure, path)
+    return figure
+
+
+def _complete(
+    steps: np.ndarray, values: Mapping[str, np.ndarray], curves: Callable[[int], Mapping[str, np.ndarray]], moments: int
+) -> Figure:
+    """The numbers over steps above and the curves below."""
     known = [index for index in np.flatnonzero(~np.isnan(values["low_rank"])).tolist() if curves(index)]
     training = next((found for names in TRAINING if (found := [name for name in names if name in values])), [])
     added = [[name] for name in ordered(values) if entry(name).compute is not None]
-    panels = [names for names in (["output_rank"], training, *added) if names]
-    corrected = [draw for name, draw in (("low_rank", _richness), ("laziness", _laziness)) if name in values]
-    figure = new_figure(max(11, 3.6 * (len(corrected) + len(panels))), 6.2 if known else 3.2)
+    with_error = [[name] for name in WITH_ERROR if name in values]
+    panels = [names for names in (*with_error, ["output_rank"], training, *added) if names]
+    figure = new_figure(max(11, 3.6 * len(panels)), 6.2 if known else 3.2)
     parts: Any = figure.subfigures(2, 1) if known else [figure]
-    axes = list(np.atleast_1d(parts[0].subplots(1, len(corrected) + len(panels))))
-    for axis, draw in zip(axes, corrected, strict=False):
-        draw(axis, steps, values)
-    for axis, names in zip(axes[len(corrected) :], panels, strict=True):
-        _lines(axis, steps, values, names)
-    for axis in axes:
-        over_steps(axis, steps)
-        quiet(axis)
+    for axis, names in zip(np.atleast_1d(parts[0].subplots(1, len(panels))), panels, strict=True):
+        _panel(axis, steps, values, names)
     if known:
         chosen = evenly(known, moments)
         draw_moments(parts[1].subplots(1, 3), [(int(steps[k]), values["low_rank"][k], curves(k)) for k in chosen])
-    if path is not None:
-        save_figure(figure, path)
     return figure
+
+
+def _panel(axis: Axes, steps: np.ndarray, values: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+    """Draw measures over steps."""
+    draw = {"low_rank": _richness, "laziness": _laziness}.get(names[0])
+    if draw is None:
+        _lines(axis, steps, values, names)
+    else:
+        draw(axis, steps, values)
+    over_steps(axis, steps)
+    quiet(axis)
 
 
 def _richness(axis: Axes, steps: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
