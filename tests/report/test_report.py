@@ -189,6 +189,25 @@ def test_results_csv_alone(tmp_path):
     assert page.data("curves-0") == {"k": [], "at": []}
 
 
+def test_a_folder_of_experiments(result, tmp_path):
+    """Each experiment has its runs and its outcome; what belongs to none is there as well."""
+    for name in ("deep/a", "b"):
+        (tmp_path / name / "inside").mkdir(parents=True)
+        for folder in (name, f"{name}/inside"):
+            (tmp_path / folder / "results.csv").write_text("condition,seed,step,measure,value\nfull,0,0,low_rank,0.5\n")
+    claims = "    SHOWN  yes (3 of 3 seeds; rule: x)\nEXPLORATORY  no (0 of 3 seeds; because y; rule: x)\n"
+    (tmp_path / "deep/a/table.txt").write_text(f"a (quick), 3 seeds: is it?\n\n{claims}")
+    result.save(tmp_path / "alone.json")
+    found = find(tmp_path)
+    assert [(run.experiment, run.name) for run in found.runs] == [("", "alone"), ("b", "full"), ("deep/a", "full")]
+    assert [experiment.question for experiment in found.experiments] == ["", "is it?"]
+    assert found.experiments[1].claims == [("shown", "yes", "3 of 3 seeds"), ("exploratory", "no", "0 of 3 seeds")]
+    page = Page(write_report(tmp_path))
+    assert "3 runs of 2 experiments: choose one below." in page.text
+    assert [run["slot"] for run in page.data("overview")["runs"]] == [0, 0, 0]
+    assert page.row("alone")[0] == result.verdict.regime
+
+
 def test_seeds_looked_at_elsewhere_stand_apart(tmp_path):
     series(tmp_path / "x/seed-0", (0, 10, 20))
     series(tmp_path / "x/seed-1", (3, 14, 21))

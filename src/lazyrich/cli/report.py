@@ -16,7 +16,7 @@ def report(
         Positional[Path],
         arg(
             help="What `lazyrich measure --out`, `trace`, `run` or a Monitor wrote: a result, a series, an experiment, or a "
-            "folder of several.",
+            "folder of several. A folder of experiments, such as results/quick, becomes one page with an index of them.",
             metavar="DIR",
         ),
     ],
@@ -26,7 +26,7 @@ def report(
     ] = None,
     overwrite: Annotated[bool, arg(help="Replace FILE also where it is not a page that this command wrote.")] = False,
 ) -> None:
-    """Write one HTML page that needs no network: numbers, curves and all runs."""
+    """Write one HTML page that needs no network: the verdict, curves, a table of all runs, each chart as a file."""
     if out is not None:
         check_folder(out.parent, [] if _is_page(out) else [out.name], overwrite=overwrite)
     from ..report import write_report

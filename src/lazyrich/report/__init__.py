@@ -20,7 +20,8 @@ def write_report(
 
     Args:
         source: the JSON file of a result; or a folder with results, a series (``evaluations.jsonl``), several of either in
-            folders below it, or the results of an experiment. Folders ``seed-0``, ``seed-1`` … next to each other are one run.
+            folders below it, or the results of an experiment or of several (a ``results.csv`` in each folder), of which the
+            page then has an index. Folders ``seed-0``, ``seed-1`` … next to each other are one run.
         out: the file to write; by default ``report.html`` in the folder, or next to the file.
         generated: time to show on the page; None leaves it out, so that equal results give equal pages.
 

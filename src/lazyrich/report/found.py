@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,41 @@ from .runs import Layer, Run, Seed, shared_steps
 
 DEPTH = 4
 COLUMNS = ("condition", "seed", "step", "measure", "value")
+CLAIM = re.compile(r"^ *(SHOWN|NOT SHOWN|UNDECIDED|EXPLORATORY)  (.*) \((\d+ of \d+ seeds)[;)]", re.MULTILINE)
 LOOKED_FOR = (
     "results (JSON, as Richness.save and `lazyrich measure` write them) and series (evaluations.jsonl), there and up to "
-    f"{DEPTH} folders below, and for the results.csv of an experiment"
+    f"{DEPTH} folders below, and for the results.csv of experiments"
 )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The outcome of an experiment.
+
+    Attributes:
+        name: as its runs name it; "" where the page shows one experiment.
+        table: its final table, or None.
+        facts: label -> how the runs came about: the command, versions …
+    """
+
+    name: str
+    table: str | None
+    facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def question(self) -> str:
+        """What it asks: the first line of its table, after its name, preset and number of seeds."""
+        first, *_ = (self.table or "").splitlines() or [""]
+        return first.partition(": ")[2]
+
+    @property
+    def claims(self) -> list[tuple[str, str, str]]:
+        """The verdict in lower case, the claim, and how many seeds show it.
+
+        >>> Experiment("a", "    NOT SHOWN  it is rich (1 of 3 seeds; rule: last D_LR < 0.1)").claims
+        [('not shown', 'it is rich', '1 of 3 seeds')]
+        """
+        return [(verdict.lower(), text, seeds) for verdict, text, seeds in CLAIM.findall(self.table or "")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +66,12 @@ class Found:
     Attributes:
         title: title of the page.
         runs: at least one.
-        facts: label -> how the runs came about: the command, versions …
-        table: the final table of an experiment, or None.
+        experiments: those that the runs belong to; with names if there are several.
     """
 
     title: str
     runs: tuple[Run, ...]
-    facts: dict[str, str] = field(default_factory=dict)
-    table: str | None = None
+    experiments: tuple[Experiment, ...] = ()
 
 
 def measured(name: str, result: Richness) -> Run:
@@ -67,15 +96,34 @@ def find(path: Path) -> Found:
     title = path.resolve().name
     if path.is_file():
         return Found(title, (measured(path.stem, load(path)),))
-    runs = _measurements(path) + _series(path)
-    if not runs and (path / "results.csv").is_file():
-        runs = _tidy(path / "results.csv")
+    folders = _experiments(path)
+    runs = _measurements(path, folders) + _series(path, folders)
+    outcomes = [] if path in folders else [_outcome(path, "")]
+    for folder in folders:
+        name = _name(path, folder) if folder != path else ""
+        runs += [
+            replace(run, experiment=name) for run in _measurements(folder) + _series(folder) or _tidy(folder / "results.csv")
+        ]
+        outcomes.append(_outcome(folder, name))
     if not runs:
         raise DataError(f"nothing to report in {path}: looked for {LOOKED_FOR}")
-    table = path / "table.txt"
+    return Found(title, tuple(runs), tuple(outcome for outcome in outcomes if outcome.name or outcome.table or outcome.facts))
+
+
+def _experiments(path: Path) -> list[Path]:
+    """The folders with the table of numbers of an experiment, without those inside another one."""
+    folders: list[Path] = []
+    for folder in _folders(path):
+        if (folder / "results.csv").is_file() and not any(outer in folder.parents for outer in folders):
+            folders.append(folder)
+    return folders
+
+
+def _outcome(folder: Path, name: str) -> Experiment:
+    table = folder / "table.txt"
     text = table.read_text(encoding="utf-8", errors="replace") if table.is_file() else None
-    about = next((path / name for name in ("run.json", "sweep.json") if (path / name).is_file()), None)
-    return Found(title, tuple(runs), {} if about is None else _facts(about), text)
+    about = next((folder / file for file in ("run.json", "sweep.json") if (folder / file).is_file()), None)
+    return Experiment(name, text, {} if about is None else _facts(about))
 
 
 def _layer(of: LayerRichness) -> Layer:
@@ -83,18 +131,21 @@ def _layer(of: LayerRichness) -> Layer:
     return Layer(half_width, of.isotropic, of.balanced)
 
 
-def _folders(path: Path) -> Iterator[Path]:
-    """The folder and those below it, in the order of their names, without hidden ones and links."""
+def _folders(path: Path, without: Sequence[Path] = ()) -> Iterator[Path]:
+    """The folder and those below it, in the order of their names; no hidden ones, no links, nothing in those ``without``."""
     for here, below, _ in os.walk(path):
         folder = Path(here)
+        if folder in without:
+            below.clear()
+            continue
         deep = len(folder.relative_to(path).parts) >= DEPTH
         below[:] = [] if deep else sorted((b for b in below if not b.startswith(".") and b != "curves"), key=natural)
         yield folder
 
 
-def _measurements(path: Path) -> list[Run]:
+def _measurements(path: Path, without: Sequence[Path] = ()) -> list[Run]:
     runs = []
-    for folder in _folders(path):
+    for folder in _folders(path, without):
         for file in sorted(folder.glob("*.json"), key=lambda f: natural(f.name)):
             if file.name == "richness.json":
                 runs.append(measured(_name(path, folder), load(file)))
@@ -109,9 +160,9 @@ def _is_result(file: Path) -> bool:
         return SCHEMA.encode() in raw.read(200)
 
 
-def _series(path: Path) -> list[Run]:
+def _series(path: Path, without: Sequence[Path] = ()) -> list[Run]:
     groups: dict[str, dict[str, Series]] = {}
-    for folder in _folders(path):
+    for folder in _folders(path, without):
         if (folder / "evaluations.jsonl").is_file():
             series = SeriesFolder(folder).read()
             of_seed = re.fullmatch(r"seed-\d+", folder.name)

@@ -22,8 +22,9 @@ from .payload import curves, overview
 from .runs import Run, Seed
 
 FEW = 4  # runs up to this are columns of the table, more are rows
-SCRIPTS = ("data.js", "plots.js", "controls.js")
+SCRIPTS = ("data.js", "plots.js", "export.js", "controls.js")
 TILES = ("low_rank", "low_rank_corrected", "isotropic", "laziness", "output_rank", "train_accuracy", "test_accuracy")
+MAIN = (*TILES, "laziness_corrected", "nc1", "loss")  # columns of the table of all runs that a reader need not choose
 
 
 def page(found: Found, generated: str | None = None) -> str:
@@ -46,16 +47,17 @@ def page(found: Found, generated: str | None = None) -> str:
         title=found.title,
         version=version("lazyrich"),
         generated=generated,
-        facts=found.facts,
-        outcome=found.table,
+        experiments=found.experiments,
+        index=[experiment for experiment in found.experiments if experiment.name],
         style=_asset("page.css"),
         scripts=[plotly, script],
         hashes=[_hash(plotly), _hash(script)],
         overview=overview(runs) | {"colours": COLOURS},
         curves=[curves(run, len(runs)) for run in runs],
         runs=runs,
-        few=len(runs) <= FEW,
+        few=len(runs) <= FEW and not any(run.experiment for run in runs),
         ends=_ends(runs),
+        regimes=_regimes(runs),
         described=_described(runs[0]) if len(runs) == 1 else None,
         tiles=[(entry(name).full_label, cell) for name in TILES if (cell := _cell(runs[0], name))] if len(runs) == 1 else [],
         notes=_notes(runs),
@@ -98,6 +100,15 @@ def _ends(runs: Sequence[Run]) -> list[tuple[float, str]]:
     return sorted((value, name) for value, name in ends if value is not None)
 
 
+def _regimes(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Each verdict and the names of the runs that have it, the most frequent first."""
+    regimes: dict[str, list[str]] = {}
+    for run in runs:
+        if run.verdict is not None:
+            regimes.setdefault(run.verdict.regime, []).append(run.name)
+    return sorted(regimes.items(), key=lambda item: -len(item[1]))
+
+
 def _described(run: Run) -> dict[str, Any]:
     """What was measured, in numbers."""
     if run.measured:
@@ -133,14 +144,16 @@ def _cell(run: Run, name: str) -> str:
     return entry(name).formatted(value, spread or None)
 
 
-def _table(runs: Sequence[Run], measures: list[str]) -> list[tuple[str, list[str]]]:
-    """(label, a cell for each run) of everything that the table shows."""
-    lines: list[tuple[str, list[str]]] = []
+def _table(runs: Sequence[Run], measures: list[str]) -> list[tuple[str, bool, list[str]]]:
+    """(label, whether it is a main column, a cell for each run) of everything that the table shows."""
+    lines: list[tuple[str, bool, list[str]]] = []
+    if any(run.verdict for run in runs):
+        lines.append(("verdict", True, [run.verdict.regime if run.verdict else "" for run in runs]))
     if any(len(run.seeds) > 1 for run in runs):
-        lines.append(("seeds", [str(len(run.seeds)) for run in runs]))
+        lines.append(("seeds", True, [str(len(run.seeds)) for run in runs]))
     if not all(run.measured for run in runs):
-        lines.append(("last step", [f"{max(int(seed.steps[-1]) for seed in run.seeds):,}" for run in runs]))
-    return lines + [(entry(name).full_label, [_cell(run, name) for run in runs]) for name in measures]
+        lines.append(("last step", True, [f"{max(int(seed.steps[-1]) for seed in run.seeds):,}" for run in runs]))
+    return lines + [(entry(name).full_label, name in MAIN, [_cell(run, name) for run in runs]) for name in measures]
 
 
 def _notes(runs: Sequence[Run]) -> dict[str, list[tuple[str, str]]]:

@@ -11,6 +11,7 @@ import numpy as np
 from .._support.spread import mean_and_sd
 from ..results.catalogue import entry, listed
 from ..results.curves_panel import SMALLEST
+from ..results.drawing import log_steps
 from ..results.names import layer_value, split_layer_value
 from .runs import Run
 
@@ -23,15 +24,16 @@ CURVE_SETS = 6_000
 def overview(runs: Sequence[Run]) -> dict[str, Any]:
     """All but the curves: the catalogue's entries of the measures, and the steps and values of every run.
 
-    ``values`` and ``sd`` hold a list for each measure, with null where it was not measured; only runs of several seeds have
-    ``sd``. ``thinned`` is true if some evaluations are left out of the curves.
+    ``slot`` is the position of a run among those of its experiment, which decides its colour. ``values`` and ``sd`` hold a list
+    for each measure, with null where it was not measured; only runs of several seeds have ``sd``. ``thinned`` is true if some
+    evaluations are left out of the curves.
     """
     names = listed({name for run in runs for name in run.measures})
     return {
         "labels": {name: entry(name).full_label for name in names},
         "symbols": {name: entry(name).symbol for name in names},
         "groups": {name: entry(name).group for name in names},
-        "runs": [_numbers(run, len(runs)) for run in runs],
+        "runs": [_numbers(run, len(runs)) | {"slot": slot} for run, slot in zip(runs, _slots(runs), strict=True)],
         "thinned": any(len(run.steps) > _max_curves(run, len(runs)) for run in runs),
     }
 
@@ -72,7 +74,8 @@ def _numbers(run: Run, num_runs: int) -> dict[str, Any]:
     content = {
         "name": run.name,
         "seeds": len(run.seeds),
-        "measured": run.measured,
+        "experiment": run.experiment,
+        "log_steps": log_steps(steps),
         "steps": steps.tolist(),
         "values": values,
         "layers": layers,
@@ -85,6 +88,11 @@ def _numbers(run: Run, num_runs: int) -> dict[str, Any]:
         content["isotropic"] = [None if x.isotropic is None else _single(x.isotropic) for x in run.layers.values()]
         content["balanced"] = [_single(layer.balanced) for layer in run.layers.values()]
     return content
+
+
+def _slots(runs: Sequence[Run]) -> list[int]:
+    names = [run.experiment for run in runs]
+    return [names[:position].count(name) for position, name in enumerate(names)]
 
 
 def _drawn_steps(run: Run, num_runs: int) -> np.ndarray:

@@ -54,6 +54,7 @@ class Run:
         notes: the notes of a measurement.
         verdict: that of a measurement.
         layers: name -> what a measurement adds to D_LR of that layer.
+        experiment: name of the experiment that it belongs to, "" where the page shows one experiment or none.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Run:
     notes: tuple[str, ...] = ()
     verdict: Verdict | None = None
     layers: Mapping[str, Layer] = field(default_factory=dict)
+    experiment: str = ""
 
     @cached_property
     def measures(self) -> list[str]:
