@@ -1,0 +1,40 @@
+"""What the build of the documentation adds: the version, formulas as MathML, and which pages the search leaves out."""
+
+from __future__ import annotations
+
+import html
+import re
+from importlib.metadata import version
+from typing import Any
+
+from latex2mathml.converter import convert
+
+FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
+NOT_FOR_READERS = re.compile("results/|develop/changelog|experiments/history")  # records for developers
+LOW = {"reference/": 0.2, "experiments/": 0.5, "develop/": 0.5, "concepts/gallery": 0.5}  # long pages that have every word
+
+
+def on_config(config: Any) -> None:
+    """Write the version of the library at the foot of every page."""
+    config.copyright = f"lazyrich {version('lazyrich')} · Apache-2.0"
+
+
+def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> None:
+    """Leave the records out of the search, and rank explanations before lists, so that it finds the pages for readers first."""
+    boosts = [boost for folder, boost in LOW.items() if page.file.src_uri.startswith(folder)]
+    page.meta.setdefault(
+        "search", {"exclude": bool(NOT_FOR_READERS.match(page.file.src_uri)), "boost": boosts[0] if boosts else 1}
+    )
+    if page.file.src_uri.startswith("results/") and page.edit_url:  # docs/results is a symbolic link
+        page.edit_url = page.edit_url.replace("/docs/results/", "/results/")
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Replace each formula by MathML, which browsers show without a script and without a font of ours."""
+    return FORMULA.sub(_mathml, content)
+
+
+def _mathml(match: re.Match[str]) -> str:
+    latex = html.unescape(match[2]).strip()[2:-2]  # without \( \) or \[ \]
+    formula = convert(latex, display="inline" if match[1] == "span" else "block")
+    return formula if match[1] == "span" else f'<div class="formula">{formula}</div>'
