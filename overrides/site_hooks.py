@@ -15,7 +15,9 @@ LOW = {"reference/": 0.2, "experiments/": 0.5, "develop/": 0.5, "concepts/galler
 
 
 def on_config(config: Any) -> None:
-    """Write the version of the library at the foot of every page."""
+    """Write the version of the library at the foot of every page, and link to the repository only where it is known."""
+    if not config.repo_url:
+        config.repo_url = config.edit_uri = None
     config.copyright = f"lazyrich {version('lazyrich')} · Apache-2.0"
 
 
