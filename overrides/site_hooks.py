@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 import re
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
 
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
 NOT_FOR_READERS = re.compile("results/|develop/changelog|experiments/history")  # records for developers
 LOW = {"reference/": 0.2, "experiments/": 0.5, "develop/": 0.5, "concepts/gallery": 0.5}  # long pages that have every word
@@ -18,7 +19,8 @@ def on_config(config: Any) -> None:
     """Write the version of the library at the foot of every page, and link to the repository only where it is known."""
     if not config.repo_url:
         config.repo_url = config.edit_uri = None
-    config.copyright = f"lazyrich {version('lazyrich')} · Apache-2.0"
+    version = re.findall(r'^version = "(.+)"', PROJECT.read_text(encoding="utf-8"), re.MULTILINE)[0]
+    config.copyright = f"lazyrich {version} · Apache-2.0"
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> None:

@@ -2,7 +2,6 @@
 
 import re
 import runpy
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,8 +79,8 @@ SEARCH = """async queries => {
 def site(tmp_path_factory):
     """The site with its own settings, without the plugin that runs code."""
     folder = tmp_path_factory.mktemp("site")
-    shutil.copytree(ROOT / "overrides", folder / "overrides")
     settings = (ROOT / "mkdocs.yml").read_text().replace("  - markdown-exec", "  #")
+    settings = settings.replace("overrides", (ROOT / "overrides").as_posix())
     settings = settings.replace("paths: [src]", f"paths: ['{(ROOT / 'src').as_posix()}']")
     settings = settings.replace("check_paths: true", f"check_paths: true, base_path: ['{ROOT.as_posix()}']")
     (folder / "mkdocs.yml").write_text(f"docs_dir: '{(ROOT / 'docs').as_posix()}'\n{settings}")
