@@ -41,7 +41,7 @@ QUERIES = {
     "jackknife": "concepts/d-lr",
     "verdict": "concepts/verdict",
     "which reference": "concepts/references",
-    "minimum norm kernel": "concepts/references",
+    "least effort kernel": "concepts/references",
     "laziness ratio": "concepts/laziness-ratio",
     "tangent kernel": "concepts/measures",
     "rankme": "concepts/measures",
