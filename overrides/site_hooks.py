@@ -12,7 +12,14 @@ from latex2mathml.converter import convert
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
 NOT_FOR_READERS = re.compile("results/|develop/changelog|experiments/history")  # records for developers
-LOW = {"reference/": 0.2, "experiments/": 0.5, "develop/": 0.5, "concepts/gal": 0.5, "concepts/glo": 0.5, "guide/faq": 0.7}  # long pages that have every word
+LOW = {  # weights in the search of pages that have every word, or that point to explanations
+    "reference/": 0.2,
+    "experiments/": 0.5,
+    "develop/": 0.5,
+    "concepts/gallery": 0.5,
+    "concepts/glossary": 0.5,
+    "guide/faq": 0.7,
+}
 
 
 def on_config(config: Any) -> None:
