@@ -47,7 +47,7 @@ def setups(preset: Preset) -> dict[str, Setup]:
     per_epoch = images // batch
     steps = per_epoch * epochs
     milestones = {"quick": (), "medium": (12, 17), "paper": (60, 120)}[preset]  # epochs
-    losses = {ENTROPY: ("batch", "none")} if medium else CONDITIONS
+    losses: Mapping[str, tuple[NormName, ...]] = {ENTROPY: ("batch", "none")} if medium else CONDITIONS
 
     def setup(norm: NormName, loss: str, rate: float) -> Setup:
         return Setup(
