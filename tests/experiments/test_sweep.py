@@ -222,7 +222,7 @@ class TestSweep:
         names = ["optimizer.rate=0.003, full", "optimizer.rate=0.03, full"]
         found = find(out)
         assert [(run.name, len(run.seeds)) for run in found.runs] == [(name, 2) for name in names]
-        assert found.facts["command"].startswith("lazyrich sweep small")
+        assert [of.facts["command"].split(" --")[0] for of in found.experiments] == ["lazyrich sweep small"]
         assert "optimizer.rate=0.03, full" in write_report(out).read_text()
         (out / "runs").rename(tmp_path / "elsewhere")
         assert [run.name for run in find(out).runs] == names
