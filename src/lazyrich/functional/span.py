@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -63,6 +63,7 @@ class Directions:
     rounding: float
     under_the_mean: tuple[float, ...]
     centred: bool = False
+    _spans: dict[int, Span] = field(default_factory=dict, repr=False)  # by rank, because several cuts give the same
 
     def span(self, rtol: float | None = None) -> Span:
         """The span of the directions above the default cut, or above ``rtol`` × the largest singular value.
@@ -76,9 +77,11 @@ class Directions:
         rank = max(
             int((self.singular_values > cut).sum()), 1
         )  # centred functions may vary by less than the cut of the whole ones
-        to_basis = self.right[:rank].T / self.singular_values[:rank]
-        covariance = to_basis.T @ self.covariance @ to_basis
-        return Span(self.singular_values, rank, to_basis, self.means[:rank], covariance, self.centred)
+        if rank not in self._spans:
+            to_basis = self.right[:rank].T / self.singular_values[:rank]
+            covariance = to_basis.T @ self.covariance @ to_basis
+            self._spans[rank] = Span(self.singular_values, rank, to_basis, self.means[:rank], covariance, self.centred)
+        return self._spans[rank]
 
 
 def default_cut(eps: float, rms: float, largest: float) -> float:

@@ -55,10 +55,13 @@ def function_of(outputs: Tensor, values: Tensor, rows: str = "all", known: Funct
     if values.shape[1] < width:
         columns = _columns(outputs, values)
         return None if columns is None else Function("selected columns", columns)
-    seen = ~(torch.isneginf(values) | (values == torch.finfo(values.dtype).min))  # classes that a mask has ruled out
-    if bool(seen.any()) and bool(same_values(cast_like(outputs, values), values)[seen].all()):
+    cast = cast_like(outputs, values)
+    if torch.equal(cast, values):
         return Function("as it is")
-    if not bool(seen.all()) or is_constant(values):
+    ruled_out = torch.isneginf(values) | (values == torch.finfo(values.dtype).min)  # classes, by a mask
+    if not bool(ruled_out.all()) and bool((same_values(cast, values) | ruled_out).all()):
+        return Function("as it is")
+    if bool(ruled_out.any()) or is_constant(values):
         return None
     if 1 < width <= MOST_REORDERED and (columns := _columns(outputs, values)) is not None:
         return Function("selected columns", columns)
