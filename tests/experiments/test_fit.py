@@ -93,6 +93,8 @@ def test_some_conditions_have_no_table_at_equal_fit():
 def test_the_figure(tmp_path):
     over_fit(RESULTS, tmp_path / "over-fit.png", SETUPS)
     assert (tmp_path / "over-fit.png").read_bytes().startswith(b"\x89PNG")
+    over_fit(Results({"other": [OTHER]}, (0,)), tmp_path / "none.png", SETUPS)
+    assert not (tmp_path / "none.png").exists()
 
 
 @pytest.mark.parametrize(

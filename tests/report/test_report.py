@@ -201,7 +201,10 @@ def test_a_folder_of_experiments(result, tmp_path):
     found = find(tmp_path)
     assert [(run.experiment, run.name) for run in found.runs] == [("", "alone"), ("b", "full"), ("deep/a", "full")]
     assert [experiment.question for experiment in found.experiments] == ["", "is it?"]
-    assert found.experiments[1].claims == [("shown", "yes", "3 of 3 seeds"), ("exploratory", "no", "0 of 3 seeds")]
+    assert [(c.verdict, c.text, c.holds, c.of) for c in found.experiments[1].claims] == [
+        ("shown", "yes", 3, 3),
+        ("exploratory", "no", 0, 3),
+    ]
     page = Page(write_report(tmp_path))
     assert "3 runs of 2 experiments: choose one below." in page.text
     assert [run["slot"] for run in page.data("overview")["runs"]] == [0, 0, 0]

@@ -84,7 +84,7 @@ Preset = Annotated[
     PresetName,
     arg(
         help="quick: narrow networks and few images, for minutes on a CPU; medium (batch-norm and label-shuffle): more images, "
-        "wider networks, for hours on a CPU; paper: the published size, for a GPU."
+        "wider networks, for hours on a CPU; paper: the published size, on a GPU."
     ),
 ]
 Seeds = Annotated[

@@ -18,13 +18,13 @@ from typing import cast, get_args
 
 from .._support.files import write_text
 from ..errors import DataError
+from ..results.claim_lines import ClaimLine
 from . import EXPERIMENTS
 from .experiment import Claim, Experiment, Preset
 from .figures import over_fit
-from .fit import comparable
 from .ingredients.seeds import seed_numbers
 from .provenance import commit
-from .recorded import Line, read_results, read_table
+from .recorded import read_results, read_table
 from .register import REGISTER, Judged, Register, Registered, append, read_register, unregistered
 from .table import SECOND_HAND, all_remarks, fit_cells, fits, seed_count
 
@@ -72,9 +72,7 @@ def draw_figures(results: Path) -> None:
     """Draw D_LR over the training loss for each published run with comparable conditions, from its ``results.csv``."""
     for experiment, preset, folder in published(results):
         setups = experiment.setups(preset)
-        runs = read_results(folder, list(setups))
-        if runs.complete and comparable(runs, setups):
-            over_fit(runs, folder / "over-fit.png", setups)
+        over_fit(read_results(folder, list(setups)), folder / "over-fit.png", setups)
 
 
 def published(results: Path) -> list[tuple[Experiment, Preset, Path]]:
@@ -87,7 +85,7 @@ def published(results: Path) -> list[tuple[Experiment, Preset, Path]]:
     ]
 
 
-def claim_of(experiment: Experiment, line: Line) -> Claim:
+def claim_of(experiment: Experiment, line: ClaimLine) -> Claim:
     """The claim that a line of a table is about."""
     return next(c for c in (*experiment.claims, *experiment.former) if (c.text, c.rule) == (line.text, line.rule))
 

@@ -17,7 +17,7 @@ from ..results.drawing import (
     FAINT,
     INK,
     as_text,
-    band,
+    curve,
     heading,
     new_figure,
     over_steps,
@@ -129,9 +129,11 @@ def over_factor(
 def over_fit(results: Results, path: Path, setups: Mapping[str, Setup]) -> None:
     """Draw D_LR over the training loss, at every evaluation but the start: one panel for each set of comparable conditions.
 
-    A line joins the evaluations of one seed; its last one has the largest mark.
+    A line joins the evaluations of one seed; its last one has the largest mark. Without comparable conditions nothing is drawn.
     """
     groups = comparable(results, setups)
+    if not groups:
+        return
     columns = min(len(groups), COLUMNS)
     rows = -(-len(groups) // columns)
     figure = new_figure(4.6 * columns + 0.4, 4.4 * rows + 0.3, "experiments")
@@ -186,4 +188,4 @@ def _band(axis: Any, runs: list[Run], measure: str, colour: str) -> None:
     values = np.array([run[measure] for run in runs])
     if not np.isnan(values).all():
         mean, sd = mean_and_sd(values)
-        band(axis, runs[0].steps, mean, np.nan_to_num(sd), colour, entry(measure).title)
+        curve(axis, runs[0].steps, mean, np.nan_to_num(sd), color=colour, lw=1.6, label=entry(measure).title)

@@ -10,31 +10,13 @@ from pathlib import Path
 
 from .._support.stored import read_object
 from ..errors import DataError
+from ..results.claim_lines import ClaimLine, claim_line
 from ..results.series import Evaluation, Series
 from .experiment import Results
 from .ingredients.seeds import seed_numbers
 from .run_folder import Run
 
-CLAIM = re.compile(r" *(SHOWN|NOT SHOWN|UNDECIDED|EXPLORATORY)  (.*) \((\d+) of (\d+) seeds; (?:because (.*?); )?rule: (.*)\)")
-
 FORMER_SYMBOLS = {"outputs": "output_alignment", "alignment": "target_alignment", "‖θ-θ₀‖²": "parameter_distance"}
-
-
-@dataclass(frozen=True)
-class Line:
-    """A claim as a table lists it.
-
-    Attributes:
-        verdict: in lower case; "exploratory" where the table gives none.
-        why: why it is exploratory, or empty.
-    """
-
-    verdict: str
-    text: str
-    holds: int
-    of: int
-    why: str
-    rule: str
 
 
 @dataclass(frozen=True)
@@ -68,7 +50,7 @@ class Table:
     block: Block
     fits: list[Block]
     remarks: list[str]
-    claims: list[Line]
+    claims: list[ClaimLine]
 
 
 def read_results(folder: Path, conditions: Sequence[str]) -> Results:
@@ -109,10 +91,9 @@ def read_table(path: Path) -> Table:
             blocks.append(_block(lines))
             continue
         for line in lines:
-            found = CLAIM.fullmatch(line)
-            if found:
-                verdict, text, holds, of, why, rule = found.groups()
-                claims.append(Line(verdict.lower(), text, int(holds), int(of), why or "", rule))
+            claim = claim_line(line)
+            if claim is not None:
+                claims.append(claim)
             elif line not in ("Claims:", "Beyond the paper:"):
                 remarks.append(line)
     if not blocks or blocks[0].title:

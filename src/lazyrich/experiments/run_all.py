@@ -16,7 +16,6 @@ from .._support.resume import check_free
 from ..errors import DataError
 from .experiment import Experiment, Preset, Results, chosen
 from .figures import over_fit, over_time
-from .fit import comparable
 from .ingredients.images import data_folder
 from .ingredients.seeds import Seeds, seed_numbers, typed_seeds
 from .machine import Machine, create_fabric
@@ -94,8 +93,7 @@ def _write(
     write_text(out / "table.txt", table + "\n")
     write_text(out / "results.csv", tidy_csv(("condition", "seed"), runs))
     write_text(out / "run.json", json.dumps(about, indent=1) + "\n")
-    if comparable(results, setups):
-        over_fit(results, out / "over-fit.png", setups)
+    over_fit(results, out / "over-fit.png", setups)
     if results.complete:
         experiment.figures(results, out)
     else:

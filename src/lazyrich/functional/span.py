@@ -74,9 +74,8 @@ class Directions:
         if rtol is not None and not 0 <= rtol < 1:
             raise ValueError(f"rtol is relative to the largest singular value and must satisfy 0 ≤ rtol < 1, got {rtol}")
         cut = self.rounding if rtol is None else max(rtol, GRAM_FLOOR) * float(self.singular_values[0])
-        rank = max(
-            int((self.singular_values > cut).sum()), 1
-        )  # centred functions may vary by less than the cut of the whole ones
+        # at least one, because centred functions may vary by less than the cut of those with their mean
+        rank = max(int((self.singular_values > cut).sum()), 1)
         if rank not in self._spans:
             to_basis = self.right[:rank].T / self.singular_values[:rank]
             covariance = to_basis.T @ self.covariance @ to_basis

@@ -14,6 +14,7 @@ import numpy as np
 from .._support.files import folder_name, natural
 from .._support.stored import read_json
 from ..errors import DataError
+from ..results.claim_lines import ClaimLine, claim_line
 from ..results.names import current_name
 from ..results.parts import LayerRichness
 from ..results.richness import SCHEMA, Richness, load
@@ -22,7 +23,6 @@ from .runs import Layer, Run, Seed, shared_steps
 
 DEPTH = 4
 COLUMNS = ("condition", "seed", "step", "measure", "value")
-CLAIM = re.compile(r"^ *(SHOWN|NOT SHOWN|UNDECIDED|EXPLORATORY)  (.*) \((\d+ of \d+ seeds)[;)]", re.MULTILINE)
 LOOKED_FOR = (
     "results (JSON, as Richness.save and `lazyrich measure` write them) and series (evaluations.jsonl), there and up to "
     f"{DEPTH} folders below, and for the results.csv of experiments"
@@ -30,7 +30,7 @@ LOOKED_FOR = (
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Outcome:
     """The outcome of an experiment.
 
     Attributes:
@@ -50,13 +50,9 @@ class Experiment:
         return first.partition(": ")[2]
 
     @property
-    def claims(self) -> list[tuple[str, str, str]]:
-        """The verdict in lower case, the claim, and how many seeds show it.
-
-        >>> Experiment("a", "    NOT SHOWN  it is rich (1 of 3 seeds; rule: last D_LR < 0.1)").claims
-        [('not shown', 'it is rich', '1 of 3 seeds')]
-        """
-        return [(verdict.lower(), text, seeds) for verdict, text, seeds in CLAIM.findall(self.table or "")]
+    def claims(self) -> list[ClaimLine]:
+        """The claims that its table lists."""
+        return [claim for claim in map(claim_line, (self.table or "").splitlines()) if claim is not None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +67,7 @@ class Found:
 
     title: str
     runs: tuple[Run, ...]
-    experiments: tuple[Experiment, ...] = ()
+    experiments: tuple[Outcome, ...] = ()
 
 
 def measured(name: str, result: Richness) -> Run:
@@ -119,11 +115,11 @@ def _experiments(path: Path) -> list[Path]:
     return folders
 
 
-def _outcome(folder: Path, name: str) -> Experiment:
+def _outcome(folder: Path, name: str) -> Outcome:
     table = folder / "table.txt"
     text = table.read_text(encoding="utf-8", errors="replace") if table.is_file() else None
     about = next((folder / file for file in ("run.json", "sweep.json") if (folder / file).is_file()), None)
-    return Experiment(name, text, {} if about is None else _facts(about))
+    return Outcome(name, text, {} if about is None else _facts(about))
 
 
 def _layer(of: LayerRichness) -> Layer:

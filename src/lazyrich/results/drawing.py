@@ -19,12 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito, safe for colour blindness
-STYLES = (
-    "-",
-    (0, (5, 2)),
-    (0, (6, 2, 1.5, 2)),
-    (0, (10, 2)),
-)  # of lines side by side; dotted: not measured
+STYLES = ("-", (0, (5, 2)), (0, (6, 2, 1.5, 2)), (0, (10, 2)))  # of lines side by side; dotted: not measured
 INK, FAINT = "#333333", "#999999"
 FAR = 0.5  # of the axis of steps: a line is dotted where nothing was measured for longer
 START = 0.4  # decades between step 0 and the first step on a logarithmic axis
@@ -157,8 +152,3 @@ def readable_log(axis: Axis) -> None:
     axis.set_major_locator(MaxNLocator(5) if decades < 0.8 else LogLocator(subs=subs))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value >= 1e-4 else f"{value:.0e}"))
-
-
-def band(axis: Axes, steps: np.ndarray, middle: np.ndarray, half: np.ndarray, colour: Any, label: str) -> None:
-    """Draw a line inside a band of this half width."""
-    curve(axis, steps, middle, half, color=colour, lw=1.6, label=label)

@@ -223,8 +223,9 @@ class Series(Tabular):
         """
         from .series_figures import plot_series
 
-        options: dict[str, Any] = {"moments": moments, "ax": ax, "measure": measure, "style": style}
-        return plot_series(self.steps, self._values, self.curves, self.notes, path, **options)
+        return plot_series(
+            self.steps, self._values, self.curves, self.notes, path, moments=moments, ax=ax, measure=measure, style=style
+        )
 
 
 class SeriesFolder:

@@ -161,7 +161,7 @@ def figures(results: Results, folder: Path) -> None:
 EXPERIMENT = Experiment(
     name="depth-profile",
     question="has the last layer the strongest bias to low rank?",
-    varied="the layer, for an MLP, a ResNet and a transformer",
+    varied="the layer of an MLP, of a ResNet and of a transformer",
     setups=setups,
     remarks=remarks,
     claims=tuple(

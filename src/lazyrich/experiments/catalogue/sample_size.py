@@ -96,7 +96,7 @@ def figures(results: Results, folder: Path) -> None:
 EXPERIMENT = Experiment(
     name="sample-size",
     question="how many samples does D_LR need, and what do held-out samples say of the features?",
-    varied="the number of samples that are measured, for two networks",
+    varied="the number of samples of two networks that are measured",
     setups=setups,
     columns=MEASURES[2:],
     claims=(
